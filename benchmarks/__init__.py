@@ -1,0 +1,1 @@
+"""Measurements of grclip, each a module to run: ``python -m benchmarks.real_clip``."""

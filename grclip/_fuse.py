@@ -1,0 +1,93 @@
+"""Fusing as functions: the weight of each part in each kind of row, and the fused rows.
+
+A kind of row is numbered by the parts it has: bit r of its code stands for the r-th role.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from grclip._kernels import Array, dtype_of, empty_like, fuse_rows, norm_limits
+from grclip._validation import check_same_place, check_values, few, warn_zero_rows
+from grclip.items import modality_of
+
+MAX_ROLES = 16
+"""Roles of one side at most: tables have a row for each of 2**n_roles kinds."""
+
+Kind = frozenset[str]
+
+
+def kinds_of(roles: Sequence[str]) -> list[Kind]:
+    """The set of roles that each code stands for."""
+    return [frozenset(role for r, role in enumerate(roles) if code >> r & 1) for code in range(2 ** len(roles))]
+
+
+def kind_weights(
+    roles: Sequence[str],
+    *,
+    alpha: float = 0.5,
+    weights: Mapping[str, float] | None = None,
+    modalities: Mapping[str, str] | None = None,
+) -> NDArray[np.float64]:
+    """The weight of each part in each kind of row, (2**n_roles, n_roles); the weights of a kind add up to 1."""
+    if len(roles) > MAX_ROLES:
+        raise ValueError(f"one side has {len(roles)} roles; at most {MAX_ROLES} can be fused")
+    weights = weights or {}
+    left_out = [role for role in roles if role not in weights]
+    if 0 < len(left_out) < len(roles):
+        raise ValueError(
+            f"weights leave out {', '.join(map(repr, left_out))}; give every role of a side a weight, 0 to ignore it"
+        )
+    has = (np.arange(2 ** len(roles))[:, None] >> np.arange(len(roles))) & 1
+    if left_out:
+        text = np.array([modality_of(role, modalities) == "text" for role in roles])
+        table = np.zeros(has.shape)
+        for side, share in ((text, alpha), (~text, 1 - alpha)):
+            table[:, side] = has[:, side] * share / np.maximum(has[:, side].sum(axis=1, keepdims=True), 1)
+    else:
+        table = has * np.array([float(weights[role]) for role in roles])
+    table = np.where(table.sum(axis=1, keepdims=True) > 0, table, has)  # parts of no weight share equally
+    return table / np.where(has.any(axis=1, keepdims=True), table.sum(axis=1, keepdims=True), 1)
+
+
+def kind_codes(norms: Sequence[Tensor]) -> Tensor:
+    """The code of each row's kind from the row norms of all parts, (n,)."""
+    return torch.stack([(~norm.isnan()).long() << r for r, norm in enumerate(norms)]).sum(dim=0)
+
+
+def fuse_parts(parts: Mapping[str, Array], weights: NDArray[np.float64], lengths: NDArray[np.float64]) -> Array:
+    """Weighted sums of the parts of each row, brought to the length of its kind, (n, d).
+
+    `weights` (2**n_roles, n_roles) and `lengths` (2**n_roles,) have a row for each kind; a length of NaN marks a
+    kind that cannot be scaled. Every value is checked before anything is returned.
+    """
+    check_same_place(parts)
+    columns = list(parts.values())
+    dtype = reduce(torch.promote_types, map(dtype_of, columns))
+    out = empty_like(columns[0], dtype)
+    norms, fused = fuse_rows(columns, weights, lengths, out=out)
+    for (role, part), norm in zip(parts.items(), norms, strict=True):
+        check_values(f"role {role!r}" if role else "X", part, norm, allow_missing=bool(role))
+    _check_kinds(tuple(parts), kind_codes(norms), lengths)
+    warn_zero_rows({"": torch.nonzero(fused < norm_limits(fused.dtype)[0]).flatten().cpu().numpy()})
+    return out
+
+
+def _check_kinds(roles: tuple[str, ...], codes: Tensor, lengths: NDArray[np.float64]) -> None:
+    """That every row has a part, and its kind a length."""
+    for code in torch.unique(codes).tolist():
+        if code == 0 or np.isnan(lengths[code]):
+            rows = few(torch.nonzero(codes == code).flatten().cpu().numpy())
+            if code == 0:
+                raise ValueError(f"no part at all in {rows} (roles {', '.join(map(repr, roles))}); drop such rows")
+            kind = "+".join(role for role in roles if role in kinds_of(roles)[code])
+            raise ValueError(
+                f"no spread was learned for documents of kind {kind}, as in {rows}; fit on a corpus where these parts "
+                "occur together"
+            )

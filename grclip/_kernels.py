@@ -1,0 +1,193 @@
+"""Blocked arithmetic on rows of embeddings.
+
+Every pass over the data runs through here. NumPy arrays are viewed as tensors block by block, never copied
+whole, so a memory-mapped file larger than memory is fine, and a block is small enough to stay in cache.
+Validation happens before (structure) or after (values, from the norms that a pass returns): see _validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray | Tensor
+
+_CPU_BLOCK = 2**19  # numbers in a block: 1,024 rows of 512, 2 MB of float32
+_GPU_BLOCK = 2**25
+
+
+class _Writable:
+    """An array interface that calls a read-only buffer writable, as torch wants it; nothing here writes to it."""
+
+    def __init__(self, array: NDArray) -> None:
+        self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}
+        self.owner = array
+
+
+def is_viewable(x: Array) -> bool:
+    """Whether torch can look at x in place."""
+    if isinstance(x, Tensor):
+        return True
+    return bool(
+        x.flags.aligned and x.dtype.isnative and all(stride >= 0 and stride % x.itemsize == 0 for stride in x.strides)
+    )
+
+
+def is_writable(x: Array) -> bool:
+    """Whether x can be written to through torch, each number in a place of its own."""
+    if any(size > 1 and stride == 0 for size, stride in zip(x.shape, _strides(x), strict=True)):
+        return False
+    return isinstance(x, Tensor) or (x.flags.writeable and is_viewable(x))
+
+
+def overlap(a: Array, b: Array) -> bool:
+    """Whether the memory between the first and the last number of a and of b has a byte in common."""
+    (start_a, end_a), (start_b, end_b) = _bounds(a), _bounds(b)
+    return device_of(a) == device_of(b) and start_a < end_b and start_b < end_a
+
+
+def _strides(x: Array) -> tuple[int, ...]:
+    return x.stride() if isinstance(x, Tensor) else x.strides
+
+
+def _bounds(x: Array) -> tuple[int, int]:
+    if isinstance(x, np.ndarray):
+        return np.lib.array_utils.byte_bounds(x)
+    last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+    return x.data_ptr(), x.data_ptr() + (last + 1) * x.itemsize
+
+
+def as_tensor(x: Array) -> Tensor:
+    """X as a detached tensor: a view where torch can take one, else a copy."""
+    if isinstance(x, Tensor):
+        return x.detach()
+    if not is_viewable(x):
+        x = np.array(x, dtype=x.dtype.newbyteorder("="), order="C")
+    if not x.flags.writeable:
+        x = np.asarray(_Writable(x))
+    return torch.from_numpy(x)
+
+
+def block_rows(x: Array) -> int:
+    """How many rows of x stay in cache, or, on a GPU, are worth a launch."""
+    numbers = _GPU_BLOCK if isinstance(x, Tensor) and x.is_cuda else _CPU_BLOCK
+    return max(1, numbers // x.shape[1])
+
+
+def row_blocks(x: Array, rows: int | None = None) -> Iterator[slice]:
+    """Slices of consecutive rows that cover x; `rows` at a time, or as many as stay in cache."""
+    rows = rows or block_rows(x)
+    for start in range(0, x.shape[0], rows):
+        yield slice(start, min(start + rows, x.shape[0]))
+
+
+def dtype_of(x: Array) -> torch.dtype:
+    """The torch dtype of x."""
+    return x.dtype if isinstance(x, Tensor) else torch.from_numpy(np.empty(0, x.dtype.newbyteorder("="))).dtype
+
+
+def compute_dtype(*dtypes: torch.dtype) -> torch.dtype:
+    """The dtype of intermediate results: float64 where an input has it, else float32."""
+    return torch.float64 if torch.float64 in dtypes else torch.float32
+
+
+def device_of(x: Array) -> torch.device:
+    """The device that x lies on."""
+    return x.device if isinstance(x, Tensor) else torch.device("cpu")
+
+
+def empty_like(x: Array, dtype: torch.dtype) -> Array:
+    """An uninitialised array of the shape, library and device of x."""
+    out = torch.empty(tuple(x.shape), dtype=dtype, device=device_of(x))
+    return out if isinstance(x, Tensor) else out.numpy()
+
+
+def norm_limits(dtype: torch.dtype) -> tuple[float, float]:
+    """The smallest and the largest norm whose square does not underflow or overflow in dtype's compute dtype."""
+    info = torch.finfo(compute_dtype(dtype))
+    return info.tiny**0.5 / info.eps, info.max**0.5
+
+
+def _inverse(norms: Tensor, smallest: float) -> Tensor:
+    """1 / norm; zero for rows without direction, and for missing ones."""
+    return torch.where(norms >= smallest, 1 / norms, 0)
+
+
+def row_norms(x: Array) -> Tensor:
+    """L2 norms of the rows, (n,); NaN for a row that holds a NaN."""
+    norms = torch.empty(x.shape[0], dtype=compute_dtype(dtype_of(x)), device=device_of(x))
+    for rows in row_blocks(x):
+        norms[rows] = torch.linalg.vector_norm(as_tensor(x[rows]).to(norms.dtype), dim=1)
+    return norms
+
+
+def missing_rows(x: Array) -> NDArray[np.bool_]:
+    """Which rows are NaN throughout, (n,)."""
+    missing = [torch.isnan(as_tensor(x[rows])).all(dim=1) for rows in row_blocks(x)]
+    return torch.cat(missing).cpu().numpy()
+
+
+def sum_rows(x: Array, *, normalize: bool) -> tuple[NDArray[np.float64], Tensor]:
+    """Sum of the (unit) rows in float64, (d,), and the norms of the rows, (n,). Rows without direction add nothing."""
+    smallest, _ = norm_limits(dtype_of(x))
+    total = torch.zeros(x.shape[1], dtype=torch.float64, device=device_of(x))
+    norms = torch.empty(x.shape[0], dtype=torch.float64, device=device_of(x))
+    for rows in row_blocks(x):
+        block = as_tensor(x[rows]).to(torch.float64, copy=True)
+        norms[rows] = torch.linalg.vector_norm(block, dim=1)
+        usable = norms[rows] >= smallest
+        if not usable.all():  # 0 * NaN is NaN
+            block.masked_fill_(~usable[:, None], 0)
+        total += (_inverse(norms[rows], smallest) if normalize else usable.to(torch.float64)) @ block
+    return total.cpu().numpy(), norms
+
+
+def shift_rows(x: Array, shift: NDArray[np.float64], *, normalize: bool, out: Array) -> Tensor:
+    """Write (unit) rows plus `shift` into `out`, which may be x itself; return the norms of the rows, (n,).
+
+    Missing rows stay NaN throughout, rows without direction stay zero.
+    """
+    smallest, _ = norm_limits(dtype_of(x))
+    norms = torch.empty(x.shape[0], dtype=compute_dtype(dtype_of(x)), device=device_of(x))
+    shift_ = torch.as_tensor(shift, dtype=norms.dtype, device=norms.device)
+    for rows in row_blocks(x):
+        block, target = as_tensor(x[rows]).to(norms.dtype), as_tensor(out[rows])
+        norms[rows] = torch.linalg.vector_norm(block, dim=1)
+        factor = _inverse(norms[rows], smallest) if normalize else torch.ones_like(norms[rows])
+        if target.dtype == norms.dtype:
+            torch.addcmul(shift_, block, factor[:, None], out=target)
+        else:
+            target.copy_(torch.addcmul(shift_, block, factor[:, None]))
+    as_tensor(out)[norms < smallest] = 0
+    return norms
+
+
+def fuse_rows(
+    parts: list[Array], weights: NDArray[np.float64], scales: NDArray[np.float64], *, out: Array
+) -> tuple[list[Tensor], Tensor]:
+    """Write the weighted sum of each row's parts, at length `scales`, into `out`.
+
+    Which parts a row has is a number whose bit r stands for part r; `weights` (2**n_parts, n_parts) and `scales`
+    (2**n_parts,) are looked up by it. Returns the norms of the rows of each part and the norms of the sums, (n,).
+    """
+    dtype, device = compute_dtype(*map(dtype_of, parts)), device_of(out)
+    smallest, _ = norm_limits(dtype)
+    weights_, scales_ = (torch.as_tensor(table, dtype=dtype, device=device) for table in (weights, scales))
+    norms = [torch.empty(out.shape[0], dtype=dtype, device=device) for _ in parts]
+    lengths = torch.empty(out.shape[0], dtype=dtype, device=device)
+    for rows in row_blocks(out):
+        blocks = [as_tensor(part[rows]).to(dtype) for part in parts]
+        for norm, block in zip(norms, blocks, strict=True):
+            norm[rows] = torch.linalg.vector_norm(block, dim=1)
+        kinds = sum((~norm[rows].isnan()).long() << r for r, norm in enumerate(norms))
+        total = torch.zeros_like(blocks[0])
+        for r, block in enumerate(blocks):
+            total += torch.where(norms[r][rows].isnan()[:, None], 0, block) * weights_[kinds, r, None]
+        lengths[rows] = torch.linalg.vector_norm(total, dim=1)
+        total *= (_inverse(lengths[rows], smallest) * scales_[kinds])[:, None]
+        as_tensor(out[rows]).copy_(total)
+    return norms, lengths

@@ -1,0 +1,109 @@
+"""The spread of each kind of document: how widely its similarities to unrelated queries vary."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+from torch import Tensor
+
+from grclip._fuse import Kind, fuse_parts, kind_codes, kind_weights, kinds_of
+from grclip._kernels import Array, as_tensor, row_norms
+from grclip._validation import check_values
+from grclip.items import Items, SearchTask, parts_of
+
+SAMPLE = 2000
+"""Queries, and documents of a kind, that a spread is measured on at most: four million pairs."""
+
+MIN_PAIRS = 20
+"""Pairs of a query and a document, of at least two documents, below which a kind's own spread is no measurement."""
+
+
+def document_spreads(
+    task: SearchTask, qrels: Any = None, *, random_state: Any = 0, **options: Any
+) -> dict[Kind, float]:
+    """Standard deviation of the similarities of unrelated queries and documents, by kind of document.
+
+    The kinds are every set of roles found together in the corpus and every subset of it: a document that has a text
+    and an image also tells how a text alone, and an image alone, would score. `options` are those of kind_weights.
+    """
+    rng = check_random_state(random_state)
+    asked = _sample(np.flatnonzero(_codes(task.queries)), rng)
+    queries = _unit_rows(task.queries, task.queries.roles, asked, options)
+    codes, roles = _codes(task.corpus), task.corpus.roles
+    sums = {}
+    for code in _subsets(codes):
+        kind = kinds_of(roles)[code]
+        rows = _sample(np.flatnonzero(codes & code == code), rng)
+        documents = _unit_rows(task.corpus, [role for role in roles if role in kind], rows, options)
+        usable = np.outer(queries.any(axis=1), documents.any(axis=1)) & ~_relevant(qrels, asked, rows)
+        similarities = (queries @ documents.T)[usable]
+        squares = float(similarities.var() * similarities.size) if similarities.size else 0.0
+        sums[kind] = (len(rows), similarities.size, squares)
+    return _settle(sums)
+
+
+def _settle(sums: Mapping[Kind, tuple[int, int, float]]) -> dict[Kind, float]:
+    """Spreads from (documents, pairs, sum of squared deviations); the pooled one where there are too few."""
+    pairs = sum(n for _, n, _ in sums.values())
+    pooled = (sum(squares for _, _, squares in sums.values()) / max(pairs, 1)) ** 0.5
+    if not pooled > 0:
+        raise ValueError(
+            "equalize=True found no unrelated pairs of a query and a document that differ in similarity; fit on more "
+            "queries and documents"
+        )
+    scarce = [kind for kind, (rows, n, squares) in sums.items() if rows < 2 or n < MIN_PAIRS or not squares > 0]
+    if scarce:
+        warnings.warn(
+            f"too few documents to measure the spread of kind {', '.join('+'.join(sorted(kind)) for kind in scarce)} "
+            f"(2 documents and {MIN_PAIRS} unrelated pairs are needed): the pooled spread of all kinds is used. Fit on "
+            "more documents of that kind",
+            UserWarning,
+            stacklevel=4,
+        )
+    return {kind: pooled if kind in scarce else (squares / n) ** 0.5 for kind, (_, n, squares) in sums.items()}
+
+
+def _codes(items: Items) -> NDArray[np.intp]:
+    """The code of each row's kind, after every value has been checked."""
+    norms = []
+    for role, part in parts_of(items).items():
+        norms.append(row_norms(part).cpu())
+        check_values(f"role {role!r}", part, norms[-1], allow_missing=True)
+    return kind_codes(norms).numpy()
+
+
+def _subsets(codes: NDArray[np.intp]) -> list[int]:
+    """Codes of every set of roles found together, and of every subset of it."""
+    return sorted({part for code in np.unique(codes).tolist() for part in range(1, code + 1) if part & code == part})
+
+
+def _unit_rows(
+    items: Items, roles: Sequence[str], rows: NDArray[np.intp], options: Mapping[str, Any]
+) -> NDArray[np.float64]:
+    """Fused unit rows of some roles, in float64 NumPy."""
+    parts = {role: _take(items[role], rows) for role in roles}
+    return np.asarray(fuse_parts(parts, kind_weights(roles, **options), np.ones(2 ** len(roles))))
+
+
+def _take(part: Array, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+    taken = part[torch.as_tensor(rows, device=part.device)] if isinstance(part, Tensor) else part[rows]
+    return as_tensor(taken).double().cpu().numpy()
+
+
+def _sample(rows: NDArray[np.intp], rng: np.random.RandomState) -> NDArray[np.intp]:
+    return rows if len(rows) <= SAMPLE else np.sort(rng.choice(rows, SAMPLE, replace=False))
+
+
+def _relevant(qrels: Any, queries: NDArray[np.intp], documents: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Which pairs are graded above 0, (n_queries, n_documents)."""
+    marked = np.zeros((len(queries), len(documents)), dtype=bool)
+    place = {row: column for column, row in enumerate(documents.tolist())}
+    for i, query in enumerate(queries.tolist() if qrels is not None else ()):
+        marked[i, [place[row] for row, grade in qrels[query].items() if grade > 0 and row in place]] = True
+    return marked

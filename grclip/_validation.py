@@ -1,0 +1,195 @@
+"""The checks at the public door. Each error names the argument or role and its rows, what came, and the way out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import issparse
+from sklearn.utils.validation import check_array, validate_data
+from torch import Tensor
+
+from grclip._kernels import Array, as_tensor, block_rows, dtype_of, norm_limits
+
+_FLOATS = ("float16", "float32", "float64")
+_TENSOR_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def few(rows: NDArray | Sequence[int], shown: int = 5) -> str:
+    """'3 rows (1, 4, 7)'; the first few where there are many."""
+    listed = ", ".join(str(int(row)) for row in rows[:shown]) + (", ..." if len(rows) > shown else "")
+    return f"{len(rows)} row{'s' if len(rows) != 1 else ''} ({listed})"
+
+
+def check_embeddings(x: Any, name: str) -> Array:
+    """X as an (n, d) floating array or detached tensor. Values are checked in the pass that reads them."""
+    if issparse(x):
+        raise TypeError(f"{name} is a sparse matrix; embeddings are dense: pass x.toarray()")
+    if not isinstance(x, Tensor):
+        x = np.asarray(x)
+    if not isinstance(x, Tensor) and x.dtype.kind in "OSUT":
+        raise TypeError(
+            f"{name} holds {_first_type(x)} objects, not embeddings; encode them first (or, where each is a vector, "
+            "np.stack them into an (n, d) array)"
+        )
+    if x.ndim != 2:
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}; expected (n, d): one row per item. Reshape your data with "
+            "x.reshape(1, -1) for a single row"
+        )
+    known = x.dtype in _TENSOR_FLOATS if isinstance(x, Tensor) else x.dtype.name in _FLOATS
+    if not known:
+        raise TypeError(
+            f"{name} has dtype {x.dtype}; expected float16, bfloat16, float32 or float64: convert it, "
+            "e.g. with x.astype(np.float32)"
+        )
+    if 0 in x.shape:
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; expected at least one row and one column")
+    return x.detach() if isinstance(x, Tensor) else x
+
+
+def _first_type(x: NDArray) -> str:
+    """The type of the first part that is there."""
+    return next((type(part).__name__ for part in x.ravel() if part is not None), "only missing (None)")
+
+
+def check_matrix(estimator: Any, x: Any, *, reset: bool) -> Array:
+    """A bare 2-D array as scikit-learn takes it: integers become float64, and a width unlike that of fit is an error.
+
+    Sets nothing on the estimator: call `remember_width` when fit has succeeded.
+    """
+    if getattr(x, "dtype", None) in (bool, torch.bool):
+        raise TypeError("X has dtype bool; expected a floating dtype")
+    if isinstance(x, Tensor):
+        x = check_embeddings(x, "X")
+        if not reset:
+            validate_data(estimator, x, reset=False, skip_check_array=True)
+        return x
+    options: dict[str, Any] = {"dtype": [np.float64, np.float32, np.float16], "ensure_all_finite": False}
+    return (
+        check_array(x, estimator=estimator, **options) if reset else validate_data(estimator, x, reset=False, **options)
+    )
+
+
+def remember_width(estimator: Any, x: Any) -> None:
+    """Store n_features_in_ (and column names, if x has them) after a bare array was fitted."""
+    validate_data(estimator, x, reset=True, skip_check_array=True)
+
+
+def check_width(estimator: Any, parts: Mapping[str, Array], expected: int | None) -> int:
+    """The common width of all parts, which is that of fit where there was one."""
+    widths = {role: int(part.shape[1]) for role, part in parts.items()}
+    if expected is None:
+        expected = next(iter(widths.values()))
+        known = f"role {next(iter(widths))!r} has {expected}"
+    else:
+        known = f"{type(estimator).__name__} is expecting {expected} features as input"
+    for role, width in widths.items():
+        if width != expected:
+            raise ValueError(f"role {role!r} has {width} features, but {known}; all roles come from one encoder")
+    return expected
+
+
+def check_same_place(parts: Mapping[str, Array]) -> None:
+    """That parts which are added up are of one library and lie on one device."""
+    places = {role: str(part.device) if isinstance(part, Tensor) else "NumPy" for role, part in parts.items()}
+    if len(set(places.values())) > 1:
+        listed = ", ".join(f"{role!r}: {place}" for role, place in places.items())
+        raise ValueError(f"parts of a document lie in different places ({listed}); move them to one device or library")
+
+
+def check_values(name: str, x: Array, norms: Tensor, *, allow_missing: bool) -> NDArray[np.intp]:
+    """The rows without direction (all zero), after refusing rows that cannot be used.
+
+    `norms` are the row norms of x. NaN throughout is a missing row; NaN beside numbers, inf, and numbers whose
+    square overflows are errors.
+    """
+    smallest, largest = norm_limits(dtype_of(x))
+    zero = torch.nonzero(norms < smallest).flatten().cpu().numpy()
+    suspect = torch.nonzero(~(norms <= largest)).flatten()
+    broken, infinite, huge = _sort_out(x, suspect, allow_missing=allow_missing)
+    if broken:
+        hint = "NaN beside numbers (a missing part is NaN throughout)" if allow_missing else "NaN"
+        raise ValueError(f"{name} holds {hint} in {few(broken)}; drop these rows or encode them again")
+    if infinite:
+        raise ValueError(f"{name} holds inf in {few(infinite)}; drop these rows or encode them again")
+    if huge:
+        raise ValueError(f"{name} holds numbers too large to square in {few(huge)}; scale the rows or use float64")
+    return zero
+
+
+def _sort_out(x: Array, suspect: Tensor, *, allow_missing: bool) -> tuple[list[int], list[int], list[int]]:
+    """Suspect rows of x with NaN (unless missing ones are allowed), with inf, and the rest, which overflow."""
+    broken: list[int] = []
+    infinite: list[int] = []
+    huge: list[int] = []
+    for rows in suspect.split(block_rows(x)):
+        block = as_tensor(x[rows if isinstance(x, Tensor) else rows.cpu().numpy()])
+        nan = torch.isnan(block)
+        bad = nan.any(dim=1) & ~nan.all(dim=1) if allow_missing else nan.any(dim=1)
+        inf = torch.isinf(block).any(dim=1) & ~nan.any(dim=1)
+        broken += rows[bad].tolist()
+        infinite += rows[inf].tolist()
+        huge += rows[~nan.any(dim=1) & ~inf].tolist()
+    return broken, infinite, huge
+
+
+def warn_zero_rows(zero: Mapping[str, NDArray[np.intp]]) -> None:
+    """One warning that names all rows without direction."""
+    found = [f"{f'role {role!r}' if role else 'X'}: {few(rows)}" for role, rows in zero.items() if len(rows)]
+    if found:
+        warnings.warn(
+            f"rows of zeros have no direction: they stay zero, count for no mean and rank last ({'; '.join(found)})",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def check_qrels(
+    qrels: Any, n_queries: int | None = None, n_documents: int | None = None
+) -> Sequence[Mapping[int, float]]:
+    """Qrels as a sequence of mappings document row -> grade, one per query, that stay inside the corpus."""
+    if isinstance(qrels, Mapping | str) or not hasattr(qrels, "__len__"):
+        raise TypeError(
+            f"qrels must be a list of dicts {{document row: grade}}, one per query; got {type(qrels).__name__}"
+        )
+    if n_queries is not None and len(qrels) != n_queries:
+        raise ValueError(f"qrels has {len(qrels)} entries, but there are {n_queries} queries; one dict per query")
+    for query, judged in enumerate(qrels):
+        if not isinstance(judged, Mapping):
+            raise TypeError(f"qrels[{query}] is {judged!r}; expected a dict {{document row: grade}}")
+        for row, grade in judged.items():
+            if not isinstance(row, Integral) or isinstance(row, bool) or int(row) < 0:
+                raise ValueError(
+                    f"qrels[{query}] judges document {row!r}; documents are row numbers of the corpus, from 0"
+                )
+            if n_documents is not None and int(row) >= n_documents:
+                raise ValueError(f"qrels[{query}] judges document {row}, but the corpus has {n_documents} rows")
+            if not isinstance(grade, Real) or not 0 <= float(grade) < np.inf:
+                raise ValueError(f"qrels[{query}][{row}] is {grade!r}; a grade is a finite number, 0 for irrelevant")
+    return qrels
+
+
+def check_k(k: Any, n_documents: int | None = None, *, name: str = "k") -> int:
+    """K as a whole number of at least 1, and at most the corpus."""
+    if not isinstance(k, Integral) or isinstance(k, bool | np.bool_) or int(k) < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1; got {k!r}")
+    if n_documents is not None and int(k) > n_documents:
+        raise ValueError(
+            f"{name}={k} is larger than the corpus, which has {n_documents} rows; ask for at most that many"
+        )
+    return int(k)
+
+
+def refuse_other_encoder(estimator: Any, fitted: str | None, given: str | None) -> None:
+    """Two known fingerprints that differ are an error."""
+    if fitted is not None and given is not None and fitted != given:
+        raise ValueError(
+            f"{type(estimator).__name__} was fitted on vectors of encoder {fitted!r}, but these come from {given!r}; "
+            "means and spreads of one encoder are wrong for another: fit a new one"
+        )

@@ -1,0 +1,424 @@
+"""ModalityGapRemover: subtract the mean vector of each role."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from grclip._kernels import Array, dtype_of, empty_like, is_writable, overlap, row_norms, shift_rows, sum_rows
+from grclip._validation import (
+    check_matrix,
+    check_values,
+    check_width,
+    refuse_other_encoder,
+    remember_width,
+    warn_zero_rows,
+)
+from grclip.items import Items, SearchTask, encoder_of, parts_of, with_parts
+from grclip.persistence import load_state, save_state
+
+UNNAMED = ""
+"""The role of a bare 2-D array."""
+
+
+class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+    """Close the modality gap: subtract from each embedding the mean vector of its role.
+
+    CLIP-family encoders put texts and images in separate clusters, so a text query ranks irrelevant texts above the
+    right image. ``fit`` learns one mean per role over unit rows; ``transform`` gives ``unit(x) - mean``. The result is
+    not normalised again: documents are normalised once, after fusing.
+
+    Parameters
+    ----------
+    normalize : bool, default=True
+        L2-normalise rows before anything else. Means of rows that are not of unit length ruin the ranking, so turn it
+        off only for rows that already are.
+    copy : bool, default=True
+        If False, transform in place where the array can be written to.
+
+    Attributes
+    ----------
+    means_ : dict of str to ndarray of shape (d,), float64
+        Mean of the rows of each role. A bare array's role is ``""``.
+    n_samples_seen_ : dict of str to int
+        Rows that each mean was taken over: missing rows and rows of zeros do not count.
+    n_features_in_ : int
+        Width d of the embeddings.
+    encoder_ : str or None
+        Fingerprint of the encoder that made them, where it was known.
+
+    Raises
+    ------
+    TypeError
+        From fit and transform, for parts that are not embeddings (raw texts, images, integers, complex numbers).
+    ValueError
+        From fit and transform, for NaN beside numbers, inf, another width, a role that fit has not seen, or vectors
+        of another encoder. A failed partial_fit or merge changes nothing.
+
+    Warns
+    -----
+    UserWarning
+        For rows of zeros, and once where the encoder is known on one side only.
+
+    See Also
+    --------
+    grclip.MultimodalFuser : Fuses what this transforms, and puts all kinds of documents on one scale.
+
+    Notes
+    -----
+    X is a SearchTask, Items, a dict of arrays of unequal lengths by role (a calibration set), or one 2-D array. The
+    output is of the same kind, library, dtype and device; sums are in float64; fitted state is NumPy wherever X was.
+
+    On pure text-to-image search, where all documents are of one kind, removing means can cost a little.
+
+    References
+    ----------
+    .. [1] Li et al., "Closing the Modality Gap for Mixed Modality Search", arXiv:2507.19054, 2025, Algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from grclip import ModalityGapRemover
+    >>> rng = np.random.default_rng(0)
+    >>> calibration = {"query": rng.normal(size=(500, 8)) + 1, "image": rng.normal(size=(300, 8)) - 1}
+    >>> remover = ModalityGapRemover().fit(calibration)
+    >>> remover.n_samples_seen_
+    {'query': 500, 'image': 300}
+    >>> {role: bool(np.abs(x.mean(0)).max() < 1e-12) for role, x in remover.transform(calibration).items()}
+    {'query': True, 'image': True}
+    """
+
+    means_: dict[str, NDArray[np.float64]]
+    n_samples_seen_: dict[str, int]
+    n_features_in_: int
+    encoder_: str | None
+
+    def __init__(self, *, normalize: bool = True, copy: bool = True) -> None:
+        self.normalize = normalize
+        self.copy = copy
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn the mean of each role.
+
+        Parameters
+        ----------
+        X : SearchTask, Items, dict of str to array of shape (n, d), or array of shape (n, d)
+            Embeddings. A role without a single row gets no mean.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        ModalityGapRemover
+            This instance, fitted anew.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As said of the class; the instance is then as it was.
+        """
+        means, counts, width, encoder = self._sum(X, width=None)
+        if not means:
+            raise ValueError("X has no row to learn a mean from: all are missing or zero")
+        self._remember(X, means, counts, width, encoder)
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Take more rows into the means.
+
+        Parameters
+        ----------
+        X : SearchTask, Items, dict of str to array of shape (n, d), or array of shape (n, d)
+            One batch; roles may differ from batch to batch.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        ModalityGapRemover
+            This instance.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As said of the class; the instance is then as it was.
+        """
+        if not hasattr(self, "means_"):
+            return self.fit(X)
+        means, counts, _, encoder = self._sum(X, width=self.n_features_in_)
+        refuse_other_encoder(self, self.encoder_, encoder)
+        self._warn_unknown_encoder(encoder)
+        self.means_, self.n_samples_seen_ = _pool(self.means_, self.n_samples_seen_, means, counts)
+        self.encoder_ = self.encoder_ or encoder
+        return self
+
+    def merge(self, other: ModalityGapRemover) -> ModalityGapRemover:
+        """A new remover, as if fitted on the rows of both.
+
+        Parameters
+        ----------
+        other : ModalityGapRemover
+            Fitted with the same ``normalize`` on vectors of the same encoder.
+
+        Returns
+        -------
+        ModalityGapRemover
+            Fitted; counts are exact sums, means differ from those of one fit by float64 rounding alone.
+
+        Raises
+        ------
+        TypeError
+            If other is no ModalityGapRemover.
+        ValueError
+            If widths, ``normalize`` or encoders differ.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from grclip import ModalityGapRemover
+        >>> x = np.random.default_rng(0).normal(size=(10, 4))
+        >>> halves = [ModalityGapRemover().fit({"image": half}) for half in (x[:3], x[3:])]
+        >>> halves[0].merge(halves[1]).n_samples_seen_
+        {'image': 10}
+        """
+        if not isinstance(other, ModalityGapRemover):
+            raise TypeError(f"other must be a ModalityGapRemover; got {type(other).__name__}")
+        check_is_fitted(self)
+        check_is_fitted(other)
+        for name in ("normalize", "n_features_in_"):
+            if getattr(self, name) != getattr(other, name):
+                raise ValueError(
+                    f"cannot merge: {name} is {getattr(self, name)} here and {getattr(other, name)} in other; "
+                    "merge removers fitted alike"
+                )
+        refuse_other_encoder(self, self.encoder_, other.encoder_)
+        self._warn_unknown_encoder(other.encoder_)
+        merged = clone(self)
+        merged.means_, merged.n_samples_seen_ = _pool(
+            self.means_, self.n_samples_seen_, other.means_, other.n_samples_seen_
+        )
+        merged.n_features_in_, merged.encoder_ = self.n_features_in_, self.encoder_ or other.encoder_
+        return merged
+
+    def transform(self, X: Any) -> Any:
+        """Subtract from each (unit) row the mean of its role.
+
+        Parameters
+        ----------
+        X : SearchTask, Items, dict of str to array of shape (n, d), or array of shape (n, d)
+            Embeddings of roles that fit has seen.
+
+        Returns
+        -------
+        SearchTask, Items, dict or array
+            As X: the same kind, library, dtype and device. Missing rows stay missing, rows of zeros stay zero.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As said of the class.
+        """
+        return self._shift(X, sign=-1, normalize=self.normalize)
+
+    def inverse_transform(self, X: Any) -> Any:
+        """Add the means back.
+
+        Parameters
+        ----------
+        X : SearchTask, Items, dict of str to array of shape (n, d), or array of shape (n, d)
+            What transform gave.
+
+        Returns
+        -------
+        SearchTask, Items, dict or array
+            The unit rows that transform started from (with ``normalize=False``, the rows themselves).
+
+        Raises
+        ------
+        TypeError, ValueError
+            As said of the class.
+        """
+        return self._shift(X, sign=+1, normalize=False)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted means to a safetensors file, which loads without pickle.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file to write; replaced if it exists, and left as it was if writing fails.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+
+        See Also
+        --------
+        load : Reads it back.
+        """
+        check_is_fitted(self)
+        header = {
+            "normalize": bool(self.normalize),
+            "n_features": self.n_features_in_,
+            "encoder": self.encoder_,
+            "n_samples_seen": self.n_samples_seen_,
+        }
+        save_state(path, type(self).__name__, header, {f"mean:{role}": mean for role, mean in self.means_.items()})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a remover that save wrote.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file to read.
+
+        Returns
+        -------
+        ModalityGapRemover
+            Fitted, with bit-identical means.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is truncated, foreign, inconsistent, or of a newer schema version.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> import numpy as np
+        >>> from grclip import ModalityGapRemover
+        >>> remover = ModalityGapRemover().fit({"text": np.eye(4), "image": -np.eye(4)})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     remover.save(pathlib.Path(folder) / "c.safetensors")
+        ...     ModalityGapRemover.load(pathlib.Path(folder) / "c.safetensors").means_["image"]
+        array([-0.25, -0.25, -0.25, -0.25])
+        """
+        header, vectors = load_state(path, cls.__name__)
+        try:
+            remover = cls(normalize=header["normalize"])
+            remover.n_features_in_, remover.encoder_ = header["n_features"], header["encoder"]
+            remover.n_samples_seen_ = {str(role): int(count) for role, count in header["n_samples_seen"].items()}
+            remover.means_ = {role: vectors[f"mean:{role}"] for role in remover.n_samples_seen_}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{os.fspath(path)!r} lacks a part of the state ({error!r}); save it again") from error
+        for role, mean in remover.means_.items():
+            valid = mean.shape == (remover.n_features_in_,) and mean.dtype == np.float64 and np.isfinite(mean).all()
+            if not valid or remover.n_samples_seen_[role] < 1:
+                raise ValueError(f"{os.fspath(path)!r} holds no valid mean for role {role!r}; save it again")
+        return remover
+
+    def _sum(self, X: Any, width: int | None) -> tuple[dict[str, NDArray], dict[str, int], int, str | None]:
+        """Mean and count of each role that has a row, the width, and the encoder. Changes nothing on self."""
+        parts = self._parts(X, reset=width is None)
+        width = check_width(self, parts, width)
+        means, counts, zero = {}, {}, {}
+        for role, part in parts.items():
+            total, norms = sum_rows(part, normalize=self.normalize)
+            zero[role] = check_values(_name(role), part, norms, allow_missing=role != UNNAMED)
+            count = len(part) - int(norms.isnan().sum()) - len(zero[role])
+            if count:
+                means[role], counts[role] = total / count, count
+        warn_zero_rows(zero)
+        return means, counts, width, encoder_of(X)
+
+    def _shift(self, X: Any, *, sign: int, normalize: bool) -> Any:
+        """X with the means added or subtracted; in place only after every value has been checked."""
+        check_is_fitted(self)
+        encoder = encoder_of(X)
+        refuse_other_encoder(self, self.encoder_, encoder)
+        parts = self._parts(X, reset=False)
+        check_width(self, parts, self.n_features_in_)
+        in_place = [] if self.copy else [role for role in parts if _stands_alone(role, parts)]
+        zero = {role: _check(role, parts[role], row_norms(parts[role])) for role in in_place}
+        means = {role: self._mean(role, part) for role, part in parts.items()}
+        out = {}
+        for role, part in parts.items():
+            out[role] = part if role in in_place else empty_like(part, dtype_of(part))
+            norms = shift_rows(part, sign * means[role], normalize=normalize, out=out[role])
+            if role not in in_place:
+                zero[role] = _check(role, part, norms)
+        warn_zero_rows(zero)
+        self._warn_unknown_encoder(encoder)
+        return out[UNNAMED] if UNNAMED in out else with_parts(X, out)
+
+    def _parts(self, X: Any, *, reset: bool) -> dict[str, Array]:
+        """X as embeddings by role; a bare array has one role without a name."""
+        if isinstance(X, SearchTask | Items | Mapping):
+            return parts_of(X)
+        return {UNNAMED: check_matrix(self, X, reset=reset)}
+
+    def _mean(self, role: str, part: Array) -> NDArray[np.float64]:
+        """The mean of a role that fit has seen; of another only if all its rows are missing."""
+        if role in self.means_:
+            return self.means_[role]
+        if role != UNNAMED and row_norms(part).isnan().all():
+            return np.zeros(self.n_features_in_)
+        known = ", ".join(repr(name) for name in self.means_ if name) or "one bare array"
+        raise ValueError(
+            f"no mean was learned for {_name(role)}; this {type(self).__name__} was fitted on {known}. "
+            "Fit it on data with rows of that role"
+        )
+
+    def _remember(self, X: Any, means: dict, counts: dict, width: int, encoder: str | None) -> None:
+        if UNNAMED in means:
+            remember_width(self, X)
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+        self.means_, self.n_samples_seen_, self.n_features_in_, self.encoder_ = means, counts, width, encoder
+        self._warned_of_encoder = False
+
+    def _warn_unknown_encoder(self, given: str | None) -> None:
+        """Say, once per fit, that the vectors of only one side are known to come from some encoder."""
+        if (given is None) == (self.encoder_ is None) or getattr(self, "_warned_of_encoder", False):
+            return
+        self._warned_of_encoder = True
+        known, unknown = ("these", "those of fit") if given else ("those of fit", "these")
+        warnings.warn(
+            f"cannot check that one encoder made all vectors: {known} come from {given or self.encoder_!r}, that of "
+            f"{unknown} is unknown; pass Items(..., encoder=...) to have it checked",
+            UserWarning,
+            stacklevel=4,
+        )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32", "float16"]
+        return tags
+
+
+def _name(role: str) -> str:
+    return f"role {role!r}" if role != UNNAMED else "X"
+
+
+def _check(role: str, part: Array, norms: Tensor) -> NDArray[np.intp]:
+    return check_values(_name(role), part, norms, allow_missing=role != UNNAMED)
+
+
+def _stands_alone(role: str, parts: Mapping[str, Array]) -> bool:
+    """Whether a part can be written to without touching another one: roles may share an array."""
+    others = (part for name, part in parts.items() if name != role)
+    return is_writable(parts[role]) and not any(overlap(parts[role], other) for other in others)
+
+
+def _pool(
+    means: dict[str, NDArray], counts: dict[str, int], more: dict[str, NDArray], more_counts: dict[str, int]
+) -> tuple[dict[str, NDArray], dict[str, int]]:
+    """Means and counts of two sets of rows together."""
+    pooled, total = dict(means), dict(counts)
+    for role, count in more_counts.items():
+        total[role] = counts.get(role, 0) + count
+        pooled[role] = (means.get(role, 0.0) * counts.get(role, 0) + more[role] * count) / total[role]
+    return pooled, total

@@ -1,0 +1,355 @@
+"""Items and SearchTask: documents made of parts, and a search over them."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grclip._columns import as_column, describe, is_missing, row_key, take_rows
+from grclip._kernels import Array
+from grclip._validation import check_embeddings
+
+MODALITIES: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(["query", "text", "title", "body", "caption", "abstract", "description", "query_text"], "text")
+    | dict.fromkeys(["image", "query_image", "cover", "photo", "picture", "screenshot", "thumbnail"], "image")
+    | dict.fromkeys(["audio", "query_audio"], "audio")
+    | dict.fromkeys(["video", "query_video"], "video")
+)
+"""The modality of the roles that are known by name."""
+
+
+def modality_of(role: str, modalities: Mapping[str, str] | None = None) -> str:
+    """The modality of a role: as given, else as known by its name, else an error."""
+    found = (modalities or {}).get(role) or MODALITIES.get(role)
+    if found is None:
+        raise ValueError(f"the modality of role {role!r} is unknown; say it with modalities={{{role!r}: 'image'}}")
+    if found not in ("text", "image", "audio", "video"):
+        raise ValueError(f"modalities[{role!r}] is {found!r}; expected 'text', 'image', 'audio' or 'video'")
+    return found
+
+
+class Items:
+    """Queries or documents made of parts, one row each: an immutable mapping from role to part.
+
+    A role is the name of a part (``"query"``, ``"text"``, ``"image"``, ``"title"``, ...). A part is a column of n
+    values: strings, images, paths or sound before encoding, an (n, d) floating array or tensor after it.
+
+    Parameters
+    ----------
+    parts : mapping of str to array-like, or DataFrame
+        Columns of equal length n. Lists and pandas columns hold raw values, where None (or pandas' NaN and NA) is a
+        missing part and ``""`` is a text like any other. (n, d) arrays and tensors hold embeddings, one row each,
+        of dtype float16, bfloat16, float32 or float64; a row of NaN throughout is a missing part.
+    encoder : str, default=None
+        Fingerprint of the model that made the vectors; None where it is unknown.
+
+    Attributes
+    ----------
+    roles : tuple of str
+        Names of the parts, in the order given.
+    encoder : str or None
+        As given.
+    shape : tuple of int
+        ``(n,)``.
+    kinds : ndarray of str, shape (n,)
+        The roles that each row has, joined by ``+``.
+
+    Raises
+    ------
+    TypeError
+        If parts is no mapping, or an array has another dtype.
+    ValueError
+        If there is no part or no row, if lengths differ, or if an array is not 2-D.
+
+    See Also
+    --------
+    SearchTask : Queries and the corpus that they search.
+
+    Notes
+    -----
+    Arrays are kept, not copied. Whether a row is partly NaN is checked where the values are read.
+
+    Examples
+    --------
+    >>> from grclip import Items
+    >>> documents = Items({"text": ["a red bicycle", None], "image": ["bike.jpg", "sea.jpg"]})
+    >>> documents
+    Items(n=2, text=1 of 2, image=2)
+    >>> documents.kinds.tolist()
+    ['text+image', 'image']
+    >>> documents[1:]["image"].tolist()
+    ['sea.jpg']
+    """
+
+    __slots__ = ("_encoder", "_length", "_parts")
+
+    def __init__(self, parts: Any, *, encoder: str | None = None) -> None:
+        if not hasattr(parts, "keys"):
+            raise TypeError(
+                f"parts must map roles to columns, e.g. {{'text': [...], 'image': [...]}}; got {type(parts).__name__}"
+            )
+        if encoder is not None and not isinstance(encoder, str):
+            raise TypeError(f"encoder must be a fingerprint (str) or None; got {encoder!r}")
+        columns = {_check_role(role): as_column(role, parts[role]) for role in parts.keys()}  # noqa: SIM118 (DataFrames)
+        lengths = {role: len(column) for role, column in columns.items()}
+        if not columns or not max(lengths.values()):
+            raise ValueError(
+                "Items needs at least one role and one row; got " + (f"{lengths}" if columns else "no role")
+            )
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"all parts of Items need one length, with None where a part is missing; got {lengths}")
+        self._parts, self._encoder, self._length = columns, encoder, next(iter(lengths.values()))
+
+    @classmethod
+    def from_records(cls, records: Iterable[Mapping[str, Any]], *, encoder: str | None = None) -> Self:
+        """Items from one mapping a row.
+
+        Parameters
+        ----------
+        records : iterable of mapping
+            ``{"text": ..., "image": ...}``; a role that a record lacks is a missing part of that row.
+        encoder : str, default=None
+            Fingerprint of the model that made the vectors.
+
+        Returns
+        -------
+        Items
+            With the roles in the order in which they first occur.
+
+        Raises
+        ------
+        TypeError
+            If a record is no mapping.
+        ValueError
+            If there are no records.
+
+        Examples
+        --------
+        >>> from grclip import Items
+        >>> Items.from_records([{"text": "a red bicycle"}, {"image": "sea.jpg"}])
+        Items(n=2, text=1 of 2, image=1 of 2)
+        """
+        rows = list(records)
+        for i, row in enumerate(rows):
+            if not isinstance(row, Mapping):
+                raise TypeError(f"records[{i}] is {row!r}; expected a mapping of roles to parts")
+        roles = dict.fromkeys(role for row in rows for role in row)
+        return cls({role: [row.get(role) for row in rows] for role in roles}, encoder=encoder)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Names of the parts, in the order given."""
+        return tuple(self._parts)
+
+    @property
+    def encoder(self) -> str | None:
+        """Fingerprint of the model that made the vectors; None where it is unknown."""
+        return self._encoder
+
+    @property
+    def shape(self) -> tuple[int]:
+        """``(n,)``, as scikit-learn's indexing asks for it."""
+        return (self._length,)
+
+    @property
+    def kinds(self) -> NDArray[np.str_]:
+        """The roles that each row has, joined by ``+``; empty for a row that has none."""
+        present = np.stack([~is_missing(part) for part in self._parts.values()], axis=1)
+        names = np.array(self.roles)
+        sets, inverse = np.unique(present, axis=0, return_inverse=True)
+        return np.array(["+".join(names[row]) for row in sets])[inverse.ravel()]
+
+    def keys(self) -> KeysView[str]:
+        """The roles."""
+        return self._parts.keys()
+
+    def values(self) -> ValuesView[Any]:
+        """The parts."""
+        return self._parts.values()
+
+    def items(self) -> ItemsView[str, Any]:
+        """Pairs of role and part."""
+        return self._parts.items()
+
+    def replace(self, parts: Mapping[str, Any]) -> Items:
+        """The same rows with other values in some parts.
+
+        Parameters
+        ----------
+        parts : mapping of str to array-like
+            New columns, for roles that these Items have.
+
+        Returns
+        -------
+        Items
+            With the same roles and encoder.
+
+        Raises
+        ------
+        KeyError
+            If a role is new.
+        """
+        for role in parts:
+            self[role]
+        return Items({**self._parts, **parts}, encoder=self._encoder)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __contains__(self, role: object) -> bool:
+        return role in self._parts
+
+    @overload
+    def __getitem__(self, key: str) -> Any: ...
+    @overload
+    def __getitem__(self, key: Any) -> Items: ...
+    def __getitem__(self, key: Any) -> Any:
+        """The part of a role, or the Items of some rows (slice, integer or boolean array)."""
+        if isinstance(key, str):
+            if key not in self._parts:
+                raise KeyError(f"no role {key!r}; these Items have {', '.join(map(repr, self._parts))}")
+            return self._parts[key]
+        rows = row_key(key, self._length)
+        taken = object.__new__(Items)
+        taken._parts = {role: take_rows(part, rows) for role, part in self._parts.items()}
+        taken._encoder, taken._length = self._encoder, len(next(iter(taken._parts.values())))
+        return taken
+
+    def __sklearn_clone__(self) -> Self:
+        return self
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{role}={describe(part)}" for role, part in self._parts.items())
+        return f"Items(n={self._length}, {shown}{f', encoder={self._encoder!r}' if self._encoder else ''})"
+
+
+@dataclass(frozen=True, eq=False)
+class SearchTask:
+    """Queries, and the corpus that they search: what a search is fitted and scored on.
+
+    Length and slicing are those of the queries, and the corpus is carried whole, so scikit-learn's splitters divide
+    the queries and never the corpus.
+
+    Parameters
+    ----------
+    queries : Items or array of shape (n_queries, d)
+        What is asked.
+    corpus : Items or array of shape (n_documents, d)
+        What is searched. Its roles are other names than those of the queries.
+
+    Attributes
+    ----------
+    encoder : str or None
+        Fingerprint of the model that made the vectors, where either side knows it.
+    shape : tuple of int
+        ``(n_queries,)``.
+
+    Raises
+    ------
+    TypeError
+        If a side is neither Items nor an array, or one is Items and the other is not.
+    ValueError
+        If both sides use one role, or come from two encoders.
+
+    See Also
+    --------
+    Items : One side of a task.
+
+    Examples
+    --------
+    >>> from grclip import Items, SearchTask
+    >>> task = SearchTask(Items({"query": ["bicycle", "sea"]}),
+    ...                   Items({"text": ["a red bicycle", None, "tea"], "image": [None, "sea.jpg", None]}))
+    >>> len(task), len(task[:1]), len(task[:1].corpus)
+    (2, 1, 3)
+    """
+
+    queries: Any
+    corpus: Any
+
+    def __post_init__(self) -> None:
+        if isinstance(self.queries, Items) and isinstance(self.corpus, Items):
+            shared = [role for role in self.queries if role in self.corpus]
+            if shared:
+                raise ValueError(
+                    f"queries and corpus share the role {shared[0]!r}; a mean is learned per role, so give each side "
+                    f"its own, e.g. 'query_{shared[0]}' for what is asked with"
+                )
+            if None not in (self.queries.encoder, self.corpus.encoder) and self.queries.encoder != self.corpus.encoder:
+                raise ValueError(
+                    f"queries come from encoder {self.queries.encoder!r}, but the corpus from {self.corpus.encoder!r}; "
+                    "encode both with one model"
+                )
+        elif isinstance(self.queries, Items) or isinstance(self.corpus, Items):
+            raise TypeError(
+                "queries and corpus must both be Items or both be arrays; got "
+                f"{type(self.queries).__name__} and {type(self.corpus).__name__}"
+            )
+        else:
+            object.__setattr__(self, "queries", check_embeddings(self.queries, "queries"))
+            object.__setattr__(self, "corpus", check_embeddings(self.corpus, "corpus"))
+
+    @property
+    def encoder(self) -> str | None:
+        """Fingerprint of the model that made the vectors, where either side knows it."""
+        return getattr(self.queries, "encoder", None) or getattr(self.corpus, "encoder", None)
+
+    @property
+    def shape(self) -> tuple[int]:
+        """``(n_queries,)``, as scikit-learn's indexing asks for it."""
+        return (len(self.queries),)
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def __getitem__(self, key: Any) -> SearchTask:
+        """The task of some queries (slice, integer or boolean array); the corpus stays whole."""
+        if isinstance(key, str):
+            raise KeyError(f"a SearchTask is sliced by query; for a part take task.queries[{key!r}] or task.corpus")
+        task = object.__new__(SearchTask)
+        object.__setattr__(task, "queries", take_rows(self.queries, row_key(key, len(self))))
+        object.__setattr__(task, "corpus", self.corpus)
+        return task
+
+    def __sklearn_clone__(self) -> Self:
+        return self
+
+
+def encoder_of(X: Any) -> str | None:
+    """Fingerprint of the model that made the vectors of X, where X can know it."""
+    return X.encoder if isinstance(X, Items | SearchTask) else None
+
+
+def parts_of(X: Items | SearchTask | Mapping[str, Any]) -> dict[str, Array]:
+    """All embedded parts of X by role, checked for structure; both sides of a task together."""
+    if isinstance(X, SearchTask):
+        if not isinstance(X.queries, Items):
+            raise TypeError(
+                "this SearchTask holds plain arrays; a SearchTask of Items is needed, with a role for each part"
+            )
+        return parts_of(X.queries) | parts_of(X.corpus)
+    if not len(X):
+        raise ValueError(f"X holds nothing; expected at least one {'row' if isinstance(X, Items) else 'role'}")
+    return {_check_role(role): check_embeddings(part, f"role {role!r}") for role, part in X.items()}
+
+
+def with_parts(X: Any, parts: dict[str, Array]) -> Any:
+    """X with other parts: the same kind of container."""
+    if isinstance(X, SearchTask):
+        sides = [side.replace({role: parts[role] for role in side}) for side in (X.queries, X.corpus)]
+        return SearchTask(*sides)
+    return X.replace(parts) if isinstance(X, Items) else parts
+
+
+def _check_role(role: Any) -> str:
+    if not isinstance(role, str) or not role:
+        raise TypeError(f"a role is a non-empty str; got {role!r}")
+    return role

@@ -1,0 +1,298 @@
+"""Ranking metrics over graded relevance, and the scorer that scikit-learn's searches take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from grclip._validation import check_k, check_qrels, few
+from grclip.items import SearchTask
+
+Qrels = Sequence[Mapping[int, float]]
+
+_GAINS: dict[str, Callable[[NDArray], NDArray]] = {
+    "exponential": lambda grades: np.exp2(grades) - 1,
+    "linear": lambda grades: grades,
+}
+
+
+def ndcg_score(
+    qrels: Qrels,
+    ranking: ArrayLike | Tensor | Sequence[Sequence[int]],
+    *,
+    k: int = 10,
+    gain: str = "exponential",
+    per_query: bool = False,
+    empty: str = "raise",
+) -> float | NDArray[np.float64]:
+    """Normalised discounted cumulative gain of the first k documents.
+
+    Parameters
+    ----------
+    qrels : list of dict
+        Grades by document row, ``{row: grade}`` for each query. Documents that are not named have grade 0.
+    ranking : array-like of shape (n_queries, n_retrieved), int
+        Document rows, best first. Lines may differ in length; -1 stands for no document.
+    k : int, default=10
+        Ranks that count. Fewer retrieved documents are scored as they are.
+    gain : {"exponential", "linear"}, default="exponential"
+        ``2**grade - 1`` as in the paper, or the grade itself as in trec_eval.
+    per_query : bool, default=False
+        Return one value per query instead of their mean.
+    empty : {"raise", "skip", "zero"}, default="raise"
+        What a query without relevant documents is: an error, left out of the mean (NaN per query), or 0.
+
+    Returns
+    -------
+    float or ndarray of shape (n_queries,)
+        From 0 to 1, best is 1.
+
+    Raises
+    ------
+    TypeError
+        If qrels is no list of dicts.
+    ValueError
+        If lengths differ, a document is ranked twice, a row or grade is negative, k is below 1, or a query has no
+        relevant document and ``empty="raise"``.
+
+    See Also
+    --------
+    recall_score : Share of the relevant documents that are found.
+    reciprocal_rank_score : How soon the first one comes.
+
+    Notes
+    -----
+    The ideal ranking is made of all documents in the query's qrels, retrieved or not: with three relevant documents
+    and one of them found, at rank 1, NDCG@10 is 0.469.
+
+    References
+    ----------
+    .. [1] Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", ACM TOIS 20(4), 2002.
+
+    Examples
+    --------
+    >>> from grclip.metrics import ndcg_score
+    >>> round(ndcg_score([{0: 1, 5: 1, 6: 1}], [[0, 1, 2]], k=10), 3)
+    0.469
+    """
+    if gain not in _GAINS:
+        raise ValueError(f"gain must be 'exponential' or 'linear'; got {gain!r}")
+    k = check_k(k)
+    grades = _grades(qrels, ranking, k)
+    ideal = np.zeros((len(grades), k))
+    for line, judged in zip(ideal, qrels, strict=True):
+        best = sorted(judged.values(), reverse=True)[:k]
+        line[: len(best)] = best
+    discount = 1 / np.log2(np.arange(2, k + 2))
+    best_gain = _GAINS[gain](ideal) @ discount
+    scores = _GAINS[gain](grades) @ discount / np.where(best_gain > 0, best_gain, 1)
+    return _average(scores, best_gain == 0, per_query=per_query, empty=empty)
+
+
+def recall_score(
+    qrels: Qrels,
+    ranking: ArrayLike | Tensor | Sequence[Sequence[int]],
+    *,
+    k: int = 10,
+    per_query: bool = False,
+    empty: str = "raise",
+) -> float | NDArray[np.float64]:
+    """Share of a query's relevant documents (grade above 0) that are among the first k.
+
+    Parameters
+    ----------
+    qrels : list of dict
+        Grades by document row, ``{row: grade}`` for each query.
+    ranking : array-like of shape (n_queries, n_retrieved), int
+        Document rows, best first. Lines may differ in length; -1 stands for no document.
+    k : int, default=10
+        Ranks that count.
+    per_query : bool, default=False
+        Return one value per query instead of their mean.
+    empty : {"raise", "skip", "zero"}, default="raise"
+        What a query without relevant documents is: an error, left out of the mean (NaN per query), or 0.
+
+    Returns
+    -------
+    float or ndarray of shape (n_queries,)
+        From 0 to 1, best is 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `ndcg_score`.
+
+    Examples
+    --------
+    >>> from grclip.metrics import recall_score
+    >>> recall_score([{0: 1, 5: 2}], [[5, 1, 2]], k=3)
+    0.5
+    """
+    grades = _grades(qrels, ranking, check_k(k))
+    relevant = np.array([sum(grade > 0 for grade in judged.values()) for judged in qrels])
+    scores = (grades > 0).sum(axis=1) / np.maximum(relevant, 1)
+    return _average(scores, relevant == 0, per_query=per_query, empty=empty)
+
+
+def reciprocal_rank_score(
+    qrels: Qrels,
+    ranking: ArrayLike | Tensor | Sequence[Sequence[int]],
+    *,
+    k: int = 10,
+    per_query: bool = False,
+    empty: str = "raise",
+) -> float | NDArray[np.float64]:
+    """One over the rank of the first relevant document (grade above 0), 0 where none is among the first k.
+
+    Parameters
+    ----------
+    qrels : list of dict
+        Grades by document row, ``{row: grade}`` for each query.
+    ranking : array-like of shape (n_queries, n_retrieved), int
+        Document rows, best first. Lines may differ in length; -1 stands for no document.
+    k : int, default=10
+        Ranks that count.
+    per_query : bool, default=False
+        Return one value per query instead of their mean.
+    empty : {"raise", "skip", "zero"}, default="raise"
+        What a query without relevant documents is: an error, left out of the mean (NaN per query), or 0.
+
+    Returns
+    -------
+    float or ndarray of shape (n_queries,)
+        From 0 to 1, best is 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `ndcg_score`.
+
+    Examples
+    --------
+    >>> from grclip.metrics import reciprocal_rank_score
+    >>> reciprocal_rank_score([{7: 1}], [[3, 7, 1]])
+    0.5
+    """
+    found = _grades(qrels, ranking, check_k(k)) > 0
+    none = np.array([not any(grade > 0 for grade in judged.values()) for judged in qrels])
+    scores = np.where(found.any(axis=1), 1 / (found.argmax(axis=1) + 1), 0.0)
+    return _average(scores, none, per_query=per_query, empty=empty)
+
+
+_METRICS: dict[str, Callable[..., Any]] = {
+    "ndcg": ndcg_score,
+    "recall": recall_score,
+    "reciprocal_rank": reciprocal_rank_score,
+}
+
+
+class RetrievalScorer:
+    """Score a fitted retrieval pipeline on a SearchTask; made by `retrieval_scorer`."""
+
+    def __init__(self, metric: str, k: int, options: Mapping[str, Any]) -> None:
+        self.metric, self.k, self.options = metric, k, dict(options)
+
+    def __call__(self, estimator: Any, X: SearchTask, y: Qrels) -> float:
+        """The mean of the metric over the queries of X."""
+        if not isinstance(X, SearchTask):
+            raise TypeError(f"X must be a SearchTask, whose corpus the qrels are about; got {type(X).__name__}")
+        check_qrels(y, len(X), len(X.corpus))
+        ranking = estimator.predict(X)
+        width = len(ranking[0])
+        if width < min(self.k, len(X.corpus)):
+            raise ValueError(f"{self!r} needs {self.k} documents a query, but predict returned {width}; raise k there")
+        return _METRICS[self.metric](y, ranking, k=self.k, **self.options)
+
+    def __repr__(self) -> str:
+        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        return f"retrieval_scorer({self.metric!r}, k={self.k}{options})"
+
+
+def retrieval_scorer(metric: str = "ndcg", k: int = 10, **options: Any) -> RetrievalScorer:
+    """A scorer for `GridSearchCV`, `cross_val_score` and the like.
+
+    Parameters
+    ----------
+    metric : {"ndcg", "recall", "reciprocal_rank"}, default="ndcg"
+        What is averaged over the queries.
+    k : int, default=10
+        Ranks that count. The retriever must return at least as many, or the whole corpus.
+    **options
+        Further arguments of the metric: ``gain`` (ndcg alone) and ``empty``.
+
+    Returns
+    -------
+    callable
+        ``scorer(estimator, X, y) -> float`` for a SearchTask X and qrels y; larger is better.
+
+    Raises
+    ------
+    ValueError
+        If the metric or an option is unknown, or k is below 1.
+
+    See Also
+    --------
+    ndcg_score : The default metric.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from grclip import ExactRetriever, Items, MultimodalFuser, SearchTask
+    >>> from grclip.metrics import retrieval_scorer
+    >>> x = np.eye(4)
+    >>> task, qrels = SearchTask(Items({"query": x}), Items({"image": x})), [{i: 1} for i in range(4)]
+    >>> pipeline = make_pipeline(MultimodalFuser(), ExactRetriever(k=2)).fit(task)
+    >>> retrieval_scorer("ndcg", k=2)(pipeline, task, qrels)
+    1.0
+    """
+    if metric not in _METRICS:
+        raise ValueError(f"metric must be one of {', '.join(map(repr, _METRICS))}; got {metric!r}")
+    known = {"empty", "gain"} if metric == "ndcg" else {"empty"}
+    for name in options:
+        if name not in known:
+            raise ValueError(f"{metric!r} has no option {name!r}; it has {', '.join(map(repr, sorted(known)))}")
+    return RetrievalScorer(metric, check_k(k), options)
+
+
+def _grades(qrels: Qrels, ranking: Any, k: int) -> NDArray[np.float64]:
+    """The grade of each of the first k retrieved documents, 0 where there is none, (n_queries, k)."""
+    if isinstance(ranking, Tensor):
+        ranking = ranking.cpu().numpy()
+    check_qrels(qrels, len(ranking))
+    if not len(qrels):
+        raise ValueError("qrels and ranking are empty; expected at least one query")
+    grades = np.zeros((len(qrels), k))
+    for query, (judged, line) in enumerate(zip(qrels, ranking, strict=True)):
+        rows = np.asarray(line)[:k]
+        if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+            raise ValueError(f"ranking[{query}] is {line!r}; expected document rows, best first")
+        found = rows.tolist()
+        if min(found, default=0) < -1:
+            raise ValueError(f"ranking[{query}] holds {min(found)}; expected document rows from 0, or -1 for none")
+        if len(set(found) - {-1}) < len(found) - found.count(-1):
+            raise ValueError(f"ranking[{query}] holds a document twice: {found}")
+        grades[query, : len(found)] = [judged.get(row, 0) for row in found]
+    return grades
+
+
+def _average(
+    scores: NDArray[np.float64], no_relevant: NDArray[np.bool_], *, per_query: bool, empty: str
+) -> float | NDArray[np.float64]:
+    """Scores, or their mean, with queries that have no relevant document treated as `empty` says."""
+    if empty not in ("raise", "skip", "zero"):
+        raise ValueError(f"empty must be 'raise', 'skip' or 'zero'; got {empty!r}")
+    if empty == "raise" and no_relevant.any():
+        raise ValueError(
+            f"no relevant document (grade above 0) in the qrels of {few(np.flatnonzero(no_relevant))}; "
+            "say empty='skip' to leave such queries out, empty='zero' to count them as 0"
+        )
+    if empty == "skip":
+        if no_relevant.all():
+            raise ValueError("no query has a relevant document: there is nothing to average")
+        scores = np.where(no_relevant, np.nan, scores)
+    return scores if per_query else float(np.nanmean(scores))
