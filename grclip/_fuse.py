@@ -75,7 +75,7 @@ def fuse_parts(parts: Mapping[str, Array], weights: NDArray[np.float64], lengths
     for (role, part), norm in zip(parts.items(), norms, strict=True):
         check_values(f"role {role!r}" if role else "X", part, norm, allow_missing=bool(role))
     _check_kinds(tuple(parts), kind_codes(norms), lengths)
-    warn_zero_rows({"": torch.nonzero(fused < norm_limits(fused.dtype)[0]).flatten().cpu().numpy()})
+    warn_zero_rows({"fused parts": torch.nonzero(fused < norm_limits(fused.dtype)[0]).flatten().cpu().numpy()})
     return out
 
 

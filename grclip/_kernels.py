@@ -28,10 +28,8 @@ class _Writable:
         self.owner = array
 
 
-def is_viewable(x: Array) -> bool:
+def is_viewable(x: NDArray) -> bool:
     """Whether torch can look at x in place."""
-    if isinstance(x, Tensor):
-        return True
     return bool(
         x.flags.aligned and x.dtype.isnative and all(stride >= 0 and stride % x.itemsize == 0 for stride in x.strides)
     )

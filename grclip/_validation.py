@@ -50,12 +50,12 @@ def check_embeddings(x: Any, name: str) -> Array:
         )
     if 0 in x.shape:
         raise ValueError(f"{name} has shape {tuple(x.shape)}; expected at least one row and one column")
-    return x.detach() if isinstance(x, Tensor) else x
+    return x.detach() if isinstance(x, Tensor) and x.requires_grad else x
 
 
 def _first_type(x: NDArray) -> str:
     """The type of the first part that is there."""
-    return next((type(part).__name__ for part in x.ravel() if part is not None), "only missing (None)")
+    return next((type(part).__name__ for part in x.ravel().tolist() if part is not None), "only missing (None)")
 
 
 def check_matrix(estimator: Any, x: Any, *, reset: bool) -> Array:
@@ -140,8 +140,8 @@ def _sort_out(x: Array, suspect: Tensor, *, allow_missing: bool) -> tuple[list[i
 
 
 def warn_zero_rows(zero: Mapping[str, NDArray[np.intp]]) -> None:
-    """One warning that names all rows without direction."""
-    found = [f"{f'role {role!r}' if role else 'X'}: {few(rows)}" for role, rows in zero.items() if len(rows)]
+    """One warning that names all rows without direction, by the name of the array they are in."""
+    found = [f"{name}: {few(rows)}" for name, rows in zero.items() if len(rows)]
     if found:
         warnings.warn(
             f"rows of zeros have no direction: they stay zero, count for no mean and rank last ({'; '.join(found)})",

@@ -11,9 +11,16 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from grclip._fuse import fuse_parts, kind_weights, kinds_of
-from grclip._kernels import Array
+from grclip._kernels import Array, row_norms
 from grclip._spread import document_spreads
-from grclip._validation import check_matrix, check_qrels, check_width, refuse_other_encoder, remember_width
+from grclip._validation import (
+    check_matrix,
+    check_qrels,
+    check_values,
+    check_width,
+    refuse_other_encoder,
+    remember_width,
+)
 from grclip.items import Items, SearchTask, encoder_of, parts_of
 
 
@@ -135,21 +142,21 @@ class MultimodalFuser(TransformerMixin, BaseEstimator, auto_wrap_output_keys=Non
         self._check_parameters()
         if not isinstance(X, SearchTask | Items):
             self._refuse_equalize(X)
-            check_matrix(self, X, reset=True)
+            x = check_matrix(self, X, reset=True)
+            check_values("X", x, row_norms(x), allow_missing=False)
             remember_width(self, X)
-            self.query_roles_, self.encoder_ = frozenset[str](), None
-            return self
+            return self._remember(frozenset(), None, None)
         width = check_width(self, parts_of(X), None)
         for side in (X.queries, X.corpus) if isinstance(X, SearchTask) else (X,):
             kind_weights(side.roles, **self._weighting())
         if isinstance(X, SearchTask) and y is not None:
             check_qrels(y, len(X.queries), len(X.corpus))
+        spread = None
         if self.equalize:
             self._refuse_equalize(X)
-            self.spread_ = document_spreads(X, y, random_state=self.random_state, **self._weighting())
-        self.n_features_in_, self.encoder_ = width, encoder_of(X)
-        self.query_roles_ = frozenset(X.queries) if isinstance(X, SearchTask) else frozenset[str]()
-        return self
+            spread = document_spreads(X, y, random_state=self.random_state, **self._weighting())
+        self.n_features_in_ = width
+        return self._remember(frozenset(X.queries if isinstance(X, SearchTask) else ()), encoder_of(X), spread)
 
     def transform(self, X: Any) -> Any:
         """Fuse the parts of each row.
@@ -176,7 +183,8 @@ class MultimodalFuser(TransformerMixin, BaseEstimator, auto_wrap_output_keys=Non
             parts_of(X)
             return SearchTask(self._fuse_side(X.queries, scale=False), self._fuse_side(X.corpus, scale=self.equalize))
         if isinstance(X, Items):
-            return self._fuse_side(X, scale=self.equalize and not self._are_queries(X))
+            queries = self._are_queries(X)
+            return self._fuse_side(X, scale=self.equalize and not queries)
         self._refuse_equalize(X)
         x = check_matrix(self, X, reset=False)
         return fuse_parts({"": x}, np.array([[0.0], [1.0]]), np.ones(2))
@@ -202,6 +210,15 @@ class MultimodalFuser(TransformerMixin, BaseEstimator, auto_wrap_output_keys=Non
                 f"({', '.join(role for role in items.roles if role not in asked)}); transform each side by itself"
             )
         return bool(asked)
+
+    def _remember(self, roles: frozenset[str], encoder: str | None, spread: dict[frozenset[str], float] | None) -> Self:
+        """Store what was fitted; what an earlier fit left and this one did not learn goes."""
+        self.query_roles_, self.encoder_ = roles, encoder
+        if spread is not None:
+            self.spread_ = spread
+        elif hasattr(self, "spread_"):
+            del self.spread_
+        return self
 
     def _weighting(self) -> dict[str, Any]:
         return {"alpha": self.alpha, "weights": self.weights, "modalities": self.modalities}

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -327,8 +328,8 @@ class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         means, counts, zero = {}, {}, {}
         for role, part in parts.items():
             total, norms = sum_rows(part, normalize=self.normalize)
-            zero[role] = check_values(_name(role), part, norms, allow_missing=role != UNNAMED)
-            count = len(part) - int(norms.isnan().sum()) - len(zero[role])
+            zero[_name(role)] = _check(role, part, norms)
+            count = len(part) - int(norms.isnan().sum()) - len(zero[_name(role)])
             if count:
                 means[role], counts[role] = total / count, count
         warn_zero_rows(zero)
@@ -342,21 +343,21 @@ class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         parts = self._parts(X, reset=False)
         check_width(self, parts, self.n_features_in_)
         in_place = [] if self.copy else [role for role in parts if _stands_alone(role, parts)]
-        zero = {role: _check(role, parts[role], row_norms(parts[role])) for role in in_place}
+        zero = {_name(role): _check(role, parts[role], row_norms(parts[role])) for role in in_place}
         means = {role: self._mean(role, part) for role, part in parts.items()}
         out = {}
         for role, part in parts.items():
             out[role] = part if role in in_place else empty_like(part, dtype_of(part))
             norms = shift_rows(part, sign * means[role], normalize=normalize, out=out[role])
             if role not in in_place:
-                zero[role] = _check(role, part, norms)
+                zero[_name(role)] = _check(role, part, norms)
         warn_zero_rows(zero)
         self._warn_unknown_encoder(encoder)
         return out[UNNAMED] if UNNAMED in out else with_parts(X, out)
 
     def _parts(self, X: Any, *, reset: bool) -> dict[str, Array]:
         """X as embeddings by role; a bare array has one role without a name."""
-        if isinstance(X, SearchTask | Items | Mapping):
+        if isinstance(X, SearchTask | Items | Mapping) and not issparse(X):  # some sparse matrices are dicts
             return parts_of(X)
         return {UNNAMED: check_matrix(self, X, reset=reset)}
 

@@ -190,7 +190,7 @@ _METRICS: dict[str, Callable[..., Any]] = {
 }
 
 
-class RetrievalScorer:
+class _RetrievalScorer:
     """Score a fitted retrieval pipeline on a SearchTask; made by `retrieval_scorer`."""
 
     def __init__(self, metric: str, k: int, options: Mapping[str, Any]) -> None:
@@ -212,7 +212,7 @@ class RetrievalScorer:
         return f"retrieval_scorer({self.metric!r}, k={self.k}{options})"
 
 
-def retrieval_scorer(metric: str = "ndcg", k: int = 10, **options: Any) -> RetrievalScorer:
+def retrieval_scorer(metric: str = "ndcg", k: int = 10, **options: Any) -> _RetrievalScorer:
     """A scorer for `GridSearchCV`, `cross_val_score` and the like.
 
     Parameters
@@ -256,7 +256,7 @@ def retrieval_scorer(metric: str = "ndcg", k: int = 10, **options: Any) -> Retri
     for name in options:
         if name not in known:
             raise ValueError(f"{metric!r} has no option {name!r}; it has {', '.join(map(repr, sorted(known)))}")
-    return RetrievalScorer(metric, check_k(k), options)
+    return _RetrievalScorer(metric, check_k(k), options)
 
 
 def _grades(qrels: Qrels, ranking: Any, k: int) -> NDArray[np.float64]:
@@ -268,10 +268,10 @@ def _grades(qrels: Qrels, ranking: Any, k: int) -> NDArray[np.float64]:
         raise ValueError("qrels and ranking are empty; expected at least one query")
     grades = np.zeros((len(qrels), k))
     for query, (judged, line) in enumerate(zip(qrels, ranking, strict=True)):
-        rows = np.asarray(line)[:k]
+        rows = np.asarray(line)
         if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
             raise ValueError(f"ranking[{query}] is {line!r}; expected document rows, best first")
-        found = rows.tolist()
+        found = rows[:k].tolist()
         if min(found, default=0) < -1:
             raise ValueError(f"ranking[{query}] holds {min(found)}; expected document rows from 0, or -1 for none")
         if len(set(found) - {-1}) < len(found) - found.count(-1):

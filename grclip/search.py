@@ -105,7 +105,7 @@ class ExactRetriever(BaseEstimator):
         return self
 
     def predict(self, X: Any) -> Array:
-        """The k nearest documents of each query, best first.
+        """Find the k nearest documents of each query, best first.
 
         Parameters
         ----------
@@ -125,7 +125,7 @@ class ExactRetriever(BaseEstimator):
         return self.kneighbors(X)[1]
 
     def kneighbors(self, X: Any, k: int | None = None) -> tuple[Array, Array]:
-        """Similarities and rows of the k nearest documents of each query, best first.
+        """Find the k nearest documents of each query, and how near they are.
 
         Parameters
         ----------

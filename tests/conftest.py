@@ -1,0 +1,54 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from grclip import Items, SearchTask
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+settings.register_profile("grclip", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.load_profile("grclip")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def real_clip() -> Path:
+    folder = os.environ.get("GRCLIP_REAL_DATA")
+    if not folder:
+        pytest.skip("GRCLIP_REAL_DATA is not set: real CLIP embeddings are measurement data, not part of the project")
+    return Path(folder)
+
+
+@pytest.fixture
+def cuda() -> torch.device:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return torch.device("cuda")
+
+
+@pytest.fixture
+def mixed(rng) -> tuple[SearchTask, list[dict[int, int]]]:
+    """30 queries and 30 documents in kinds 1:1:1, about one topic each, with a wide gap between the modalities."""
+    return make_mixed(rng)
+
+
+def make_mixed(rng, n=30, d=16, dtype=np.float64, noise=0.3):
+    topics = rng.normal(size=(n, d))
+    gap = 3 * rng.normal(size=(3, d))
+    query, text, image = (unit(topics + noise * rng.normal(size=(n, d)) + shift).astype(dtype) for shift in gap)
+    text[1::3] = image[::3] = np.nan
+    return SearchTask(Items({"query": query}), Items({"text": text, "image": image})), [{i: 1} for i in range(n)]
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)

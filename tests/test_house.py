@@ -1,0 +1,187 @@
+"""What holds for the package as a whole: imports, documentation, packaging, README."""
+
+import ast
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpydoc.docscrape
+import numpydoc.validate
+import pytest
+
+import grclip
+
+ROOT = Path(__file__).parents[1]
+SOURCES = {path.stem: path for path in (ROOT / "grclip").glob("*.py")}
+
+STAGES = {"metrics", "gap", "fusion", "search"}
+ALLOWED = {
+    "_kernels": set(),
+    "_validation": {"_kernels"},
+    "_columns": {"_kernels", "_validation"},
+    "persistence": set(),
+    "items": {"_kernels", "_validation", "_columns"},
+    "_topk": {"_kernels"},
+    "_fuse": {"_kernels", "_validation", "items"},
+    "_spread": {"_kernels", "_validation", "items", "_fuse"},
+    "gap": {"_kernels", "_validation", "items", "persistence"},
+    "fusion": {"_kernels", "_validation", "items", "_fuse", "_spread"},
+    "search": {"_kernels", "_validation", "items", "_topk"},
+    "metrics": {"_validation", "items"},
+    "__init__": {"items", "gap", "fusion", "search", "metrics"},
+}
+"""What each module may import of ours; stages never import one another."""
+
+
+def imports(path):
+    """Names of our own modules that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "grclip":
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("grclip."):
+            names.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("grclip.")}
+    return names
+
+
+def test_each_module_imports_only_what_it_may():
+    assert set(SOURCES) == set(ALLOWED)
+    for name, path in SOURCES.items():
+        assert imports(path) <= ALLOWED[name], name
+    assert not any(ALLOWED[stage] & STAGES for stage in STAGES)
+
+
+def test_importing_grclip_loads_nothing_heavy():
+    heavy = [
+        "open_clip",
+        "sentence_transformers",
+        "transformers",
+        "matplotlib",
+        "ray",
+        "qdrant_client",
+        "datasets",
+        "faiss",
+    ]
+    code = f"import sys, grclip; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def public():
+    """Every public class, function, method and property, by its dotted name."""
+    for owner in (grclip, grclip.metrics):
+        names = owner.__all__ if hasattr(owner, "__all__") else [n for n in vars(owner) if not n.startswith("_")]
+        for name in names:
+            value = getattr(owner, name)
+            if inspect.isfunction(value) and value.__module__ == owner.__name__:
+                yield f"{owner.__name__}.{name}"
+            elif inspect.isclass(value) and value.__module__.startswith("grclip"):
+                yield f"{value.__module__}.{name}"
+                for member, item in vars(value).items():
+                    if not member.startswith("_") and (
+                        inspect.isroutine(item) or isinstance(item, property | classmethod)
+                    ):
+                        yield f"{value.__module__}.{name}.{member}"
+
+
+PUBLIC = sorted(set(public()))
+SHORT = {"keys", "values", "items", "roles", "encoder", "shape", "kinds"}
+"""Members of a mapping or plain attributes: a line says it all."""
+
+IGNORED = {
+    "EX01",  # an example for each class and function; methods are shown in that of their class
+    "SA01", "SA04",  # see also where there is something to see
+    "ES01",  # an extended summary where the summary is not enough
+    "GL08",  # no docstring: dealt with below
+    "SS06",  # summaries of two lines
+    "RT02", "RT03", "RT04", "RT05", "PR08", "PR09", "YD01",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_have_complete_numpydoc(name):
+    member = name.rsplit(".", 1)[1]
+    result = numpydoc.validate.validate(name)
+    assert result["docstring"], name
+    if member in SHORT:
+        return
+    assert [error for error in result["errors"] if error[0] not in IGNORED] == []
+    sections = numpydoc.docscrape.NumpyDocString(inspect.cleandoc(result["docstring"]))
+    assert sections["Raises"], "says what it raises"
+    if name.count(".") == 2:  # a class or a function, not a method
+        assert sections["Examples"], "shows how it is used"
+    if inspect.isroutine(load(name)):
+        assert sections["Returns"] or member in ("save",), "says what it returns, with shapes"
+
+
+def load(name):
+    parts = name.split(".")
+    value = importlib.import_module(".".join(parts[:2]))
+    for part in parts[2:]:
+        value = getattr(value, part)
+    return value
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name.count(".") == 2 or name.endswith("kneighbors")])
+def test_documented_defaults_are_those_of_the_signature(name):
+    value = load(name)
+    documented = {
+        part.name: part.type.rpartition("default=")[2]
+        for part in numpydoc.docscrape.NumpyDocString(inspect.cleandoc(value.__doc__))["Parameters"]
+        if "default=" in part.type
+    }
+    signature = inspect.signature(value)
+    actual = {
+        parameter.name: repr(parameter.default).replace("'", '"')
+        for parameter in signature.parameters.values()
+        if parameter.default is not inspect.Parameter.empty
+    }
+    assert documented == actual
+
+
+def test_the_readme_example_runs_as_written(capsys):
+    example = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(example) == 1
+    code = [line for line in example[0].splitlines() if line.strip()]
+    assert len(code) - sum(line.startswith(("import", "from")) for line in code) <= 15
+    exec(compile(example[0], "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    score = float(printed.split("\n")[0].split()[-1])
+    assert score > 0.9
+    assert re.search(r"\[\[ *0 .*\n *\[ *1 ", printed), "each query finds its document first"
+
+
+def test_the_readme_has_two_commands():
+    commands = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert [len(command.strip().splitlines()) for command in commands] == [1, 1]
+    assert "benchmarks.real_clip" in commands[0]
+    assert "pytest" in commands[1]
+
+
+def test_the_readme_quotes_the_figures_of_the_benchmark_page():
+    rows = [
+        line.split("|", 2)[2] for line in (ROOT / "README.md").read_text().splitlines() if re.match(r"\|.*\d\.\d", line)
+    ]
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    assert len(rows) == 3
+    for row in rows:
+        assert row in page
+
+
+def test_packaging():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"]
+    features = {"open-clip", "sentence-transformers", "transformers", "plots", "eval", "ray", "qdrant", "faiss"}
+    assert set(extras) == features | {"all", "test", "docs"}
+    assert {re.split("[>=<]", name)[0] for name in project["project"]["dependencies"]} == {
+        "torch", "numpy", "scikit-learn", "joblib", "safetensors", "tqdm"
+    }  # fmt: skip
+    assert set(re.search(r"\[(.*)\]", extras["all"][0])[1].split(",")) == features
+    assert (ROOT / "grclip" / "py.typed").exists()
+    assert grclip.__version__ in (ROOT / "CHANGELOG.md").read_text()

@@ -1,0 +1,271 @@
+import copy
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import KFold, ShuffleSplit, train_test_split
+from sklearn.utils import _safe_indexing
+
+from grclip import Items, SearchTask
+from grclip.items import modality_of
+
+TEXTS = ["a red bicycle", None, "", "tea"]
+
+
+@pytest.fixture
+def items():
+    image = np.arange(8, dtype=np.float32).reshape(4, 2)
+    image[3] = np.nan
+    return Items({"text": TEXTS, "image": image, "title": torch.ones(4, 3)}, encoder="clip")
+
+
+def test_is_a_mapping_of_roles_with_the_length_of_its_rows(items):
+    assert len(items) == 4
+    assert items.shape == (4,)
+    assert list(items) == list(items.keys()) == ["text", "image", "title"] == list(items.roles)
+    assert set(dict(items)) == {"text", "image", "title"}
+    assert [role for role, _ in items.items()] == list(items)
+    assert len(items.values()) == 3
+    assert "text" in items
+    assert "audio" not in items
+    assert items.encoder == "clip"
+
+
+def test_an_empty_string_is_a_text_and_none_is_missing(items):
+    assert items["text"].tolist() == TEXTS
+    assert items.kinds.tolist() == ["text+image+title", "image+title", "text+image+title", "text+title"]
+
+
+def test_kind_of_a_row_without_any_part_is_empty():
+    assert Items({"text": ["a", None], "image": [None, None]}).kinds.tolist() == ["text", ""]
+
+
+def test_repr_is_short(items):
+    assert repr(items) == "Items(n=4, text=3 of 4, image=float32[4, 2], title=float32[4, 3], encoder='clip')"
+    assert len(repr(Items({"text": ["long " * 1000]}))) < 50
+
+
+def test_arrays_are_kept_and_raw_values_are_not_stacked():
+    image = np.ones((2, 3), dtype=np.float16)
+    sounds = [np.zeros(5), np.ones(5)]
+    items = Items({"image": image, "audio": sounds})
+    assert np.shares_memory(items["image"], image)
+    assert items["audio"].shape == (2,)
+    assert items["audio"][1] is sounds[1]
+
+
+def test_raw_columns_cannot_be_changed(items):
+    with pytest.raises(ValueError, match="read-only"):
+        items["text"][0] = "other"
+    with pytest.raises(AttributeError):
+        items.encoder = "other"
+    with pytest.raises(TypeError):
+        items["text"] = TEXTS
+
+
+@pytest.mark.parametrize("key", [slice(1, 3), [1, 2], range(1, 3), np.array([1, 2]), np.array([1, 2], np.uint8),
+                                 [False, True, True, False], np.array([False, True, True, False]), pd.Series([1, 2]),
+                                 torch.tensor([1, 2]), [-3, -2], ([1, 2], ...),
+                                 (np.array([1, 2]), Ellipsis)])  # fmt: skip
+def test_rows_are_taken_by_every_kind_of_key(items, key):
+    taken = items[key]
+    assert len(taken) == 2
+    assert taken["text"].tolist() == TEXTS[1:3]
+    np.testing.assert_array_equal(taken["image"], items["image"][1:3])
+    assert isinstance(taken["title"], torch.Tensor)
+    assert taken.encoder == "clip"
+
+
+@pytest.mark.parametrize("key", [[], slice(0, 0), np.zeros(4, bool)])
+def test_no_rows_may_be_taken(items, key):
+    assert len(items[key]) == 0
+    assert items[key].shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("key", "error", "message"),
+    [
+        ("audio", KeyError, "no role 'audio'; these Items have 'text', 'image', 'title'"),
+        (1, TypeError, "slice, or a list or array of integers or booleans; got 1"),
+        (1.0, TypeError, "rows are taken by"),
+        ([0.5], TypeError, "rows are taken by"),
+        ([[0, 1]], TypeError, "rows are taken by"),
+        (None, TypeError, "rows are taken by"),
+        ([4], IndexError, "row 4 is out of bounds: there are 4 rows"),
+        ([-5], IndexError, "row -5 is out of bounds"),
+        ([True], IndexError, "a boolean key has 1 entries, but there are 4 rows"),
+    ],
+)
+def test_a_wrong_key_is_an_error(items, key, error, message):
+    with pytest.raises(error, match=message):
+        items[key]
+
+
+def test_scikit_learn_takes_rows(items):
+    assert _safe_indexing(items, np.array([0, 3]))["text"].tolist() == ["a red bicycle", "tea"]
+    train, test = train_test_split(items, test_size=1, random_state=0)
+    assert (len(train), len(test)) == (3, 1)
+
+
+def test_clone_and_copies_and_pickles(items):
+    assert clone(items, safe=False) is items
+    for other in (pickle.loads(pickle.dumps(items)), copy.deepcopy(items)):
+        assert other["text"].tolist() == TEXTS
+        np.testing.assert_array_equal(other["image"], items["image"])
+        assert (other.encoder, len(other)) == ("clip", 4)
+
+
+def test_from_records():
+    items = Items.from_records([{"text": "a"}, {"image": "b.png", "text": None}, {}], encoder="e")
+    assert items["text"].tolist() == ["a", None, None]
+    assert items["image"].tolist() == [None, "b.png", None]
+    assert items.encoder == "e"
+
+
+@pytest.mark.parametrize(
+    ("records", "error", "message"),
+    [
+        ([{"text": "a"}, "b"], TypeError, r"records\[1\] is 'b'; expected a mapping"),
+        ([], ValueError, "at least one role and one row; got no role"),
+        ([{}], ValueError, "at least one role"),
+    ],
+)
+def test_from_wrong_records(records, error, message):
+    with pytest.raises(error, match=message):
+        Items.from_records(records)
+
+
+@pytest.mark.parametrize("dtype", ["object", "str", "string"])
+def test_pandas_columns(dtype):
+    frame = pd.DataFrame({"text": pd.Series(["a", None, "c"], dtype=dtype), "image": ["x.png", "y.png", None]})
+    frame.index = [5, 6, 7]
+    for items in (Items(frame), Items({"text": frame["text"], "image": frame["image"]})):
+        assert items["text"].tolist() == ["a", None, "c"]
+        assert items["image"].tolist() == ["x.png", "y.png", None]
+
+
+def test_marks_for_missing_values_in_lists():
+    assert Items({"text": ["a", float("nan"), np.nan, None]})["text"].tolist() == ["a", None, None, None]
+    assert Items({"text": np.array(["a", "b"])})["text"].tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "error", "message"),
+    [
+        ({"text": ["a"], "image": ["b", "c"]}, ValueError, r"one length.*\{'text': 1, 'image': 2\}"),
+        ({}, ValueError, "at least one role and one row; got no role"),
+        ({"text": []}, ValueError, r"one row; got \{'text': 0\}"),
+        ({"text": np.empty((0, 3))}, ValueError, r"one row; got \{'text': 0\}"),
+        ({"text": np.empty((3, 0))}, ValueError, r"shape \(3, 0\)"),
+        (["a"], TypeError, "parts must map roles to columns.*got list"),
+        ({"text": "a"}, TypeError, "role 'text' is 'a'; expected a column"),
+        ({"text": 3}, TypeError, "role 'text' is 3; expected a column"),
+        ({1: ["a"]}, TypeError, "a role is a non-empty str; got 1"),
+        ({"": ["a"]}, TypeError, "a role is a non-empty str; got ''"),
+        ({"image": np.ones(3)}, ValueError, r"role 'image' has shape \(3,\); expected \(n, d\)"),
+        ({"image": np.ones((3, 2, 2))}, ValueError, r"role 'image' has shape \(3, 2, 2\)"),
+        ({"image": torch.ones(3)}, ValueError, r"role 'image' has shape \(3,\)"),
+        ({"image": [1.0, 2.0]}, ValueError, r"role 'image' is 1-D and numeric; expected \(n, d\)"),
+        ({"image": pd.Series([1.0, 2.0])}, ValueError, "role 'image' is 1-D and numeric"),
+        ({"image": np.array([["a"]])}, ValueError, "a column of raw values has one dimension"),
+        ({"image": np.ones((3, 2), int)}, TypeError, "role 'image' has dtype int64; expected float16"),
+        ({"image": np.ones((3, 2), bool)}, TypeError, "role 'image' has dtype bool"),
+        ({"image": np.ones((3, 2), complex)}, TypeError, "role 'image' has dtype complex128"),
+        ({"image": np.ones((3, 2), np.longdouble)}, TypeError, "role 'image' has dtype "),
+        ({"image": torch.ones(3, 2, dtype=torch.int8)}, TypeError, "role 'image' has dtype torch.int8"),
+    ],
+)
+def test_wrong_parts(parts, error, message):
+    with pytest.raises(error, match=message):
+        Items(parts)
+
+
+def test_a_wrong_encoder():
+    with pytest.raises(TypeError, match="encoder must be a fingerprint"):
+        Items({"text": ["a"]}, encoder=3)
+
+
+def test_replace(items):
+    other = items.replace({"image": np.zeros((4, 9))})
+    assert other["image"].shape == (4, 9)
+    assert other["title"] is items["title"]
+    assert other.encoder == "clip"
+    with pytest.raises(KeyError, match="audio"):
+        items.replace({"audio": TEXTS})
+
+
+def test_modalities():
+    assert [modality_of(role) for role in ("query", "title", "query_image", "cover", "audio", "video")] == [
+        "text", "text", "image", "image", "audio", "video"]  # fmt: skip
+    assert modality_of("sketch", {"sketch": "image"}) == "image"
+    assert modality_of("text", {"text": "image"}) == "image"
+    with pytest.raises(ValueError, match=r"role 'sketch' is unknown; say it with modalities=\{'sketch'"):
+        modality_of("sketch")
+    with pytest.raises(ValueError, match="expected 'text', 'image', 'audio' or 'video'"):
+        modality_of("sketch", {"sketch": "drawing"})
+
+
+@pytest.fixture
+def task():
+    return SearchTask(Items({"query": ["a", "b", "c"]}), Items({"text": ["x", "y", "z"]}))
+
+
+def test_a_task_is_as_long_as_its_queries_and_keeps_the_corpus(task):
+    assert len(task) == 3
+    assert task.shape == (3,)
+    for key in ([2, 0], np.array([True, False, True]), slice(None, None, 2), ([0, 2], ...)):
+        part = task[key]
+        assert len(part) == 2
+        assert part.corpus is task.corpus
+    assert task[[2, 0]].queries["query"].tolist() == ["c", "a"]
+
+
+def test_splitters_divide_queries_and_never_the_corpus_of_equal_size(task):
+    train, test, y_train, y_test = train_test_split(task, [{0: 1}, {1: 1}, {2: 1}], test_size=1, random_state=0)
+    assert (len(train), len(test)) == (2, 1)
+    assert train.corpus is test.corpus is task.corpus
+    for part, judged in ((train, y_train), (test, y_test)):
+        assert judged == [{"abc".index(query): 1} for query in part.queries["query"]]
+    for splitter in (KFold(3), ShuffleSplit(2, test_size=1, random_state=0)):
+        for rows, _ in splitter.split(task):
+            assert len(task[rows]) == 2
+
+
+def test_a_task_is_frozen_and_clone_returns_it(task):
+    assert clone(task, safe=False) is task
+    assert copy.deepcopy(task) is not task
+    with pytest.raises(AttributeError):
+        task.corpus = None
+    assert pickle.loads(pickle.dumps(task)).corpus["text"].tolist() == ["x", "y", "z"]
+
+
+def test_a_task_of_arrays():
+    task = SearchTask(np.eye(3), torch.eye(3))
+    assert len(task[[0]]) == 1
+    assert task.encoder is None
+    assert len(task[1:].corpus) == 3
+    assert isinstance(SearchTask(torch.eye(3), torch.eye(3))[np.array([-1])].queries, torch.Tensor)
+
+
+def test_a_task_knows_the_encoder_of_either_side():
+    assert SearchTask(Items({"query": np.eye(2)}), Items({"text": np.eye(2)}, encoder="a")).encoder == "a"
+    assert SearchTask(Items({"query": np.eye(2)}, encoder="a"), Items({"text": np.eye(2)})).encoder == "a"
+
+
+def test_wrong_tasks(task):
+    image = Items({"image": ["a.png"]})
+    with pytest.raises(ValueError, match=r"share the role 'image'; .* e.g. 'query_image'"):
+        SearchTask(image, image)
+    with pytest.raises(ValueError, match="queries come from encoder 'a', but the corpus from 'b'"):
+        SearchTask(Items({"query": ["q"]}, encoder="a"), Items({"text": ["t"]}, encoder="b"))
+    with pytest.raises(TypeError, match="both be Items or both be arrays; got Items and ndarray"):
+        SearchTask(task.queries, np.eye(2))
+    with pytest.raises(TypeError, match="queries holds str objects, not embeddings"):
+        SearchTask(["a"], ["b"])
+    with pytest.raises(ValueError, match=r"corpus has shape \(2,\)"):
+        SearchTask(np.eye(2), np.ones(2))
+    with pytest.raises(KeyError, match="a SearchTask is sliced by query"):
+        task["query"]

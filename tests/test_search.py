@@ -1,0 +1,247 @@
+import pickle
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import pytest
+import reference
+import torch
+from conftest import unit
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.exceptions import NotFittedError
+from strategies import embeddings, lay_out, to_numpy
+
+from grclip import ExactRetriever, Items, SearchTask, _topk
+
+
+@st.composite
+def corpora(draw):
+    """Queries and a corpus with many equal rows and similarities, in small whole numbers that multiply exactly."""
+    n, d, queries = draw(st.integers(1, 60)), draw(st.integers(1, 12)), draw(st.integers(1, 9))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    values = draw(st.sampled_from([np.arange(-1, 2), np.arange(-3, 4), np.array([1])]))
+    corpus = rng.choice(values, (n, d)).astype(draw(st.sampled_from(["float16", "float32", "float64"])))
+    return rng.choice(values, (queries, d)).astype(np.float32), corpus
+
+
+@pytest.mark.filterwarnings("ignore:rows of zeros")
+@given(corpora(), st.data())
+def test_rows_match_the_reference_with_ties_by_row(task, data):
+    queries, corpus = task
+    k = data.draw(st.integers(1, len(corpus)))
+    block_size = data.draw(st.sampled_from([None, 1, 7, 32]))
+    wrap = data.draw(st.sampled_from([np.asarray, torch.from_numpy]))
+    similarities, rows = ExactRetriever(k=k, block_size=block_size).fit(wrap(corpus)).kneighbors(wrap(queries))
+    expected = reference.search(queries.astype(float), corpus.astype(float), k)
+    np.testing.assert_array_equal(to_numpy(rows), expected)
+    zero = ~corpus[expected].any(axis=2)
+    products = np.einsum("qd,qkd->qk", queries.astype(float), corpus[expected].astype(float))
+    np.testing.assert_array_equal(to_numpy(similarities), np.where(zero, -np.inf, products))
+    assert type(rows) is type(similarities) is type(wrap(queries))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 300), st.sampled_from(["float32", "float64"]))
+def test_equal_rows_are_ranked_by_row_whatever_the_blocks(seed, block_size, dtype):
+    rng = np.random.default_rng(seed)
+    distinct = unit(rng.normal(size=(5, 24))).astype(dtype)
+    corpus = distinct[rng.integers(0, 5, 300)]
+    queries = unit(rng.normal(size=(4, 24))).astype(dtype)
+    rows = ExactRetriever(k=150, block_size=block_size).fit(corpus).predict(queries)
+    which = (queries.astype(float) @ corpus.T.astype(float)).round(9)
+    for line, scores in zip(rows, which, strict=True):
+        np.testing.assert_array_equal(line, np.lexsort((np.arange(300), -scores))[:150])
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5))
+def test_the_ranking_does_not_depend_on_blocks_or_other_queries(seed, parts):
+    rng = np.random.default_rng(seed)
+    corpus, queries = (unit(rng.normal(size=(n, 64))).astype(np.float32) for n in (500, 20))
+    retriever = ExactRetriever().fit(corpus)
+    similarities, rows = retriever.kneighbors(queries)
+    for some in np.array_split(np.arange(20), parts):
+        again = ExactRetriever(block_size=int(rng.integers(1, 500))).fit(corpus).kneighbors(queries[some])
+        np.testing.assert_array_equal(again[1], rows[some])
+        np.testing.assert_array_equal(again[0], similarities[some])
+
+
+def test_a_scan_that_loses_a_document_to_rounding_is_repeated(rng, monkeypatch):
+    """With more near ties than the margin holds, the scan alone cannot know the best; the answer still is exact."""
+    direction = unit(rng.normal(size=(1, 32)))
+    corpus = (direction + 1e-7 * rng.normal(size=(400, 32))).astype(np.float32)
+    queries = direction.astype(np.float32)
+    exact = corpus.astype(float) @ queries[0].astype(float)
+    expected = np.lexsort((np.arange(400), -exact.astype(np.float32)))[:10]
+    calls = []
+    rescan = _topk._rescan
+    monkeypatch.setattr(_topk, "_rescan", lambda *args: calls.append(1) or rescan(*args))
+    for block_size in (None, 13, 1):
+        np.testing.assert_array_equal(ExactRetriever(block_size=block_size).fit(corpus).predict(queries)[0], expected)
+    assert len(calls) == 3
+    ExactRetriever().fit(unit(rng.normal(size=(400, 32)))).predict(queries)
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("tf32", 2**-10), ("bf16", 2**-7), ("ieee", 0.0)])
+def test_the_error_bound_knows_of_rounded_factors(precision, bound):
+    q = torch.zeros(1, 100)
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    torch.backends.mkldnn.matmul.fp32_precision = precision
+    try:
+        assert _topk._rounding_error(q) == 100 * torch.finfo(torch.float32).eps + bound
+        assert _topk._rounding_error(q.double()) == 100 * torch.finfo(torch.float64).eps
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = before
+
+
+@given(embeddings(missing=False, zeros=False), st.data())
+def test_any_array_of_numbers_can_be_searched(x, data):
+    queries = data.draw(embeddings(d=x.shape[1], missing=False, zeros=False))
+    similarities, rows = ExactRetriever(k=1).fit(x).kneighbors(queries)
+    exact = to_numpy(queries) @ to_numpy(x).T
+    np.testing.assert_allclose(to_numpy(similarities)[:, 0], exact.max(axis=1), rtol=1e-6, atol=1e-6)
+    assert rows.shape == (len(queries), 1)
+    assert isinstance(rows, torch.Tensor) == isinstance(queries, torch.Tensor)
+
+
+def test_zero_rows_rank_last_below_negative_similarities():
+    corpus = np.array([[0.0, 0.0], [-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+    with pytest.warns(UserWarning, match=r"\(the corpus: 2 rows \(0, 2\)\)"):
+        retriever = ExactRetriever(k=4).fit(corpus)
+    similarities, rows = retriever.kneighbors(np.array([[1.0, 0.0]]))
+    assert rows.tolist() == [[3, 1, 0, 2]]
+    assert similarities.tolist() == [[1.0, -1.0, -np.inf, -np.inf]]
+
+
+def test_a_zero_query_warns_and_takes_the_first_rows():
+    retriever = ExactRetriever(k=2).fit(np.eye(3))
+    with pytest.warns(UserWarning, match=r"the queries: 1 row \(1\)"):
+        rows = retriever.predict(np.array([[0, 0, 1.0], [0, 0, 0]]))
+    assert rows.tolist() == [[2, 0], [0, 1]]
+
+
+def test_a_task_brings_its_own_corpus(rng):
+    first, second = rng.normal(size=(2, 20, 5))
+    queries = rng.normal(size=(4, 5))
+    retriever = ExactRetriever(k=3).fit(SearchTask(queries, first))
+    np.testing.assert_array_equal(retriever.predict(queries), retriever.predict(SearchTask(queries, first)))
+    np.testing.assert_array_equal(
+        retriever.predict(SearchTask(queries, second)), ExactRetriever(k=3).fit(second).predict(queries)
+    )
+    assert retriever.corpus_ is first
+    assert retriever.kneighbors(SearchTask(queries, second), k=7)[1].shape == (4, 7)
+
+
+@pytest.mark.parametrize("layout", ["read-only", "f", "step", "back", "big-endian"])
+def test_the_corpus_may_lie_in_memory_anyhow(rng, layout):
+    corpus, queries = rng.normal(size=(50, 6)), rng.normal(size=(4, 6))
+    expected = ExactRetriever().fit(corpus).predict(queries)
+    np.testing.assert_array_equal(ExactRetriever().fit(lay_out(corpus, layout)).predict(queries), expected)
+
+
+MEMORY = """
+import resource, sys
+import numpy as np
+import torch
+from grclip import ExactRetriever
+
+rows, d = 400_000, 256
+corpus = np.memmap(sys.argv[1], np.float16, "r", shape=(rows, d))
+queries = np.asarray(corpus[[7, rows - 1]], dtype=np.float32)
+torch.ones(64, 64) @ torch.ones(64, 64)
+used = int(next(line for line in open("/proc/self/status") if line.startswith("VmData")).split()[1]) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (used + 128 * 2**20, resource.RLIM_INFINITY))  # mapped files do not count
+print(ExactRetriever(k=2).fit(corpus).predict(queries)[:, 0].tolist())
+np.asarray(corpus, dtype=np.float32)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_a_corpus_larger_than_memory_is_searched_in_blocks(tmp_path, rng):
+    """205 MB in a process that may allocate 128 MB: the search works, and loading the corpus as a whole fails."""
+    corpus = np.memmap(tmp_path / "corpus.f16", np.float16, "w+", shape=(400_000, 256))
+    corpus[:] = np.resize(unit(rng.normal(size=(997, 256))), corpus.shape)
+    corpus[[7, -1]] *= 2
+    corpus.flush()
+    done = subprocess.run([sys.executable, "-c", MEMORY, corpus.filename], capture_output=True, text=True, check=False)
+    assert done.stdout.split("\n")[0] == "[7, 399999]", done.stderr
+    assert "MemoryError" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("k", "message"),
+    [
+        (0, "k must be a whole number of at least 1; got 0"),
+        (-3, "k must be a whole number of at least 1; got -3"),
+        (1.0, "k must be a whole number of at least 1; got 1.0"),
+        (True, "k must be a whole number of at least 1; got True"),
+        (None, "k must be a whole number of at least 1; got None"),
+        (4, "k=4 is larger than the corpus, which has 3 rows"),
+    ],
+)
+def test_wrong_k(k, message):
+    with pytest.raises(ValueError, match=message):
+        ExactRetriever(k=k).fit(np.eye(3))
+    retriever = ExactRetriever(k=1).fit(np.eye(3))
+    if k is not None:
+        with pytest.raises(ValueError, match=message):
+            retriever.kneighbors(np.eye(3), k=k)
+    with pytest.raises(ValueError, match=message):
+        retriever.set_params(k=k).predict(np.eye(3))
+
+
+def test_other_wrong_input():
+    retriever = ExactRetriever(k=1).fit(np.eye(3))
+    with pytest.raises(ValueError, match="block_size must be a whole number of at least 1; got 0"):
+        ExactRetriever(k=1, block_size=0).fit(np.eye(3))
+    with pytest.raises(ValueError, match=r"the corpus holds NaN in 1 row \(1\)"):
+        ExactRetriever(k=1).fit(np.array([[1.0], [np.nan]]))
+    with pytest.raises(ValueError, match=r"the queries holds? inf in 1 row \(0\)"):
+        retriever.predict(np.full((1, 3), np.inf))
+    with pytest.raises(ValueError, match="X has 2 features, but ExactRetriever is expecting 3 features"):
+        retriever.predict(np.ones((1, 2)))
+    with pytest.raises(ValueError, match="X has 2 features, but ExactRetriever is expecting 3 features"):
+        retriever.predict(torch.ones(1, 2))
+    with pytest.raises(TypeError, match="got Items: fuse their parts first"):
+        retriever.predict(Items({"query": np.eye(3)}))
+    with pytest.raises(TypeError, match="got Items: fuse their parts first"):
+        ExactRetriever(k=1).fit(SearchTask(Items({"query": np.eye(3)}), Items({"text": np.eye(3)})))
+    with pytest.raises(NotFittedError):
+        ExactRetriever().predict(np.eye(3))
+
+
+def test_a_failed_fit_changes_nothing():
+    retriever = ExactRetriever(k=2).fit(np.eye(3))
+    before = {name: str(value) for name, value in vars(retriever).items()}
+    for bad, message in ((np.eye(1), "larger than the corpus"), (np.full((3, 5), np.nan), "NaN"), (np.ones(4), "1D")):
+        with pytest.raises(ValueError, match=message):
+            retriever.fit(bad)
+    assert {name: str(value) for name, value in vars(retriever).items()} == before
+
+
+def test_a_pickle_holds_what_is_searched_and_no_more(rng, tmp_path):
+    large = torch.from_numpy(rng.normal(size=(10_000, 8)))
+    retriever = ExactRetriever(k=3).fit(large[:50])
+    data = pickle.dumps(retriever)
+    assert len(data) < 10_000
+    queries = rng.normal(size=(4, 8))
+    np.testing.assert_array_equal(pickle.loads(data).predict(queries), retriever.predict(queries))
+    joblib.dump(ExactRetriever(k=3).fit(large.numpy()), tmp_path / "r.joblib")
+    assert joblib.load(tmp_path / "r.joblib").predict(queries).shape == (4, 3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_gpu_equals_cpu(cuda, rng, dtype):
+    corpus = torch.from_numpy(unit(rng.normal(size=(5000, 96)))).to(dtype)
+    corpus[4000:] = corpus[:1000]
+    queries = torch.from_numpy(unit(rng.normal(size=(50, 96)))).to(dtype)
+    cpu = ExactRetriever(k=20).fit(corpus).kneighbors(queries)
+    retriever = ExactRetriever(k=20).fit(corpus.to(cuda))
+    for asked in (queries, queries.to(cuda)):
+        similarities, rows = retriever.kneighbors(asked)
+        assert rows.device == asked.device
+        assert torch.equal(rows.cpu(), cpu[1])
+        np.testing.assert_allclose(similarities.cpu(), cpu[0], rtol=1e-6)
+    assert pickle.loads(pickle.dumps(retriever)).corpus_.device.type == "cpu"
