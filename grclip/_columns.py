@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -13,21 +14,21 @@ from grclip._kernels import missing_rows
 from grclip._validation import check_embeddings
 
 
-def row_key(key: Any, length: int) -> slice | NDArray:
+def row_key(key: Any, length: int) -> slice | NDArray[np.intp]:
     """A key as scikit-learn or NumPy give it, as a slice or a 1-D array of rows."""
     if isinstance(key, tuple) and len(key) == 2 and key[1] is Ellipsis:
         key = key[0]
     if isinstance(key, slice):
-        return key
+        backwards = key.step is not None and key.step < 0  # tensors know no negative steps
+        return np.arange(*key.indices(length)) if backwards else key
     rows = key.cpu().numpy() if isinstance(key, Tensor) else np.asarray(key)
-    if rows.size == 0:
-        rows = rows.astype(np.intp)
-    if rows.ndim != 1 or rows.dtype.kind not in "biu":
+    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "biu"):
         raise TypeError(f"rows are taken by a slice, or a list or array of integers or booleans; got {key!r}")
     if rows.dtype.kind == "b":
         if len(rows) != length:
             raise IndexError(f"a boolean key has {len(rows)} entries, but there are {length} rows")
         return np.flatnonzero(rows)
+    rows = rows.astype(np.intp)
     outside = rows[(rows < -length) | (rows >= length)]
     if len(outside):
         raise IndexError(f"row {outside[0]} is out of bounds: there are {length} rows")
@@ -37,28 +38,38 @@ def row_key(key: Any, length: int) -> slice | NDArray:
 def take_rows(x: Any, rows: slice | NDArray) -> Any:
     """Rows of an array, a tensor or Items."""
     if isinstance(x, Tensor) and isinstance(rows, np.ndarray):
-        return x[torch.tensor(rows % len(x), dtype=torch.long, device=x.device)]
+        return x[torch.tensor(rows, dtype=torch.long, device=x.device)]
     return x[rows]
 
 
 def as_column(role: str, values: Any) -> Any:
     """A part as Items keep it: an (n, d) floating array, or a 1-D object array of raw values."""
-    if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
+    if isinstance(values, str | bytes | Mapping | Set) or not hasattr(values, "__len__"):
         raise TypeError(f"role {role!r} is {values!r}; expected a column: a list, an array, a tensor")
     numeric = isinstance(values, np.ndarray) and values.dtype.kind not in "OSUT"
     if numeric or isinstance(values, Tensor):
         return check_embeddings(values, f"role {role!r}") if len(values) else values
     if getattr(values, "ndim", 1) != 1:
-        raise ValueError(f"role {role!r} has shape {values.shape}; a column of raw values has one dimension")
+        raise ValueError(
+            f"role {role!r} has shape {values.shape}; a column of raw values has one dimension, "
+            "and embeddings are an array or tensor of shape (n, d)"
+        )
     if hasattr(values, "isna"):  # pandas: its own marks for missing values
         values = [None if missing else value for value, missing in zip(values, values.isna(), strict=True)]
     column = np.empty(len(values), dtype=object)
     for i, value in enumerate(values):  # one by one: NumPy would stack images of equal size
-        column[i] = None if isinstance(value, float) and value != value else value
+        column[i] = None if _is_na(value) else value
     if len(column) and all(isinstance(value, int | float | complex) for value in column):
         raise ValueError(f"role {role!r} is 1-D and numeric; expected (n, d): one row of numbers per item")
     column.flags.writeable = False
     return column
+
+
+def _is_na(value: Any) -> bool:
+    """Whether a raw value is one of the marks for 'not there': None, a NaN, pandas' NA and NaT."""
+    if isinstance(value, float | np.floating):
+        return bool(np.isnan(value))
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
 def is_missing(part: Any) -> NDArray[np.bool_]:

@@ -51,7 +51,8 @@ def kind_weights(
         for side, share in ((text, alpha), (~text, 1 - alpha)):
             table[:, side] = has[:, side] * share / np.maximum(has[:, side].sum(axis=1, keepdims=True), 1)
     else:
-        table = has * np.array([float(weights[role]) for role in roles])
+        given = np.array([float(weights[role]) for role in roles])
+        table = has * (given / (given.max() or 1))
     table = np.where(table.sum(axis=1, keepdims=True) > 0, table, has)  # parts of no weight share equally
     return table / np.where(has.any(axis=1, keepdims=True), table.sum(axis=1, keepdims=True), 1)
 
@@ -61,11 +62,13 @@ def kind_codes(norms: Sequence[Tensor]) -> Tensor:
     return torch.stack([(~norm.isnan()).long() << r for r, norm in enumerate(norms)]).sum(dim=0)
 
 
-def fuse_parts(parts: Mapping[str, Array], weights: NDArray[np.float64], lengths: NDArray[np.float64]) -> Array:
+def fuse_parts(
+    parts: Mapping[str, Array], weights: NDArray[np.float64], lengths: NDArray[np.float64], *, quiet: bool = False
+) -> Array:
     """Weighted sums of the parts of each row, brought to the length of its kind, (n, d).
 
     `weights` (2**n_roles, n_roles) and `lengths` (2**n_roles,) have a row for each kind; a length of NaN marks a
-    kind that cannot be scaled. Every value is checked before anything is returned.
+    kind that cannot be scaled. Every value is checked before anything is returned. `quiet` leaves rows of zeros unsaid.
     """
     check_same_place(parts)
     columns = list(parts.values())
@@ -75,7 +78,8 @@ def fuse_parts(parts: Mapping[str, Array], weights: NDArray[np.float64], lengths
     for (role, part), norm in zip(parts.items(), norms, strict=True):
         check_values(f"role {role!r}" if role else "X", part, norm, allow_missing=bool(role))
     _check_kinds(tuple(parts), kind_codes(norms), lengths)
-    warn_zero_rows({"fused parts": torch.nonzero(fused < norm_limits(fused.dtype)[0]).flatten().cpu().numpy()})
+    if not quiet:
+        warn_zero_rows({"fused parts": torch.nonzero(fused < norm_limits(fused.dtype)[0]).flatten().cpu().numpy()})
     return out
 
 

@@ -37,8 +37,11 @@ def is_viewable(x: NDArray) -> bool:
 
 def is_writable(x: Array) -> bool:
     """Whether x can be written to through torch, each number in a place of its own."""
-    if any(size > 1 and stride == 0 for size, stride in zip(x.shape, _strides(x), strict=True)):
-        return False
+    extent = 1 if isinstance(x, Tensor) else x.itemsize
+    for stride, size in sorted(zip(_strides(x), x.shape, strict=True)):
+        if size > 1 and stride < extent:
+            return False
+        extent += (size - 1) * stride
     return isinstance(x, Tensor) or (x.flags.writeable and is_viewable(x))
 
 
@@ -125,8 +128,8 @@ def row_norms(x: Array) -> Tensor:
 
 def missing_rows(x: Array) -> NDArray[np.bool_]:
     """Which rows are NaN throughout, (n,)."""
-    missing = [torch.isnan(as_tensor(x[rows])).all(dim=1) for rows in row_blocks(x)]
-    return torch.cat(missing).cpu().numpy()
+    missing = [torch.isnan(as_tensor(x[rows])).all(dim=1).cpu().numpy() for rows in row_blocks(x)]
+    return np.concatenate(missing) if missing else np.zeros(0, dtype=bool)
 
 
 def sum_rows(x: Array, *, normalize: bool) -> tuple[NDArray[np.float64], Tensor]:
@@ -134,8 +137,9 @@ def sum_rows(x: Array, *, normalize: bool) -> tuple[NDArray[np.float64], Tensor]
     smallest, _ = norm_limits(dtype_of(x))
     total = torch.zeros(x.shape[1], dtype=torch.float64, device=device_of(x))
     norms = torch.empty(x.shape[0], dtype=torch.float64, device=device_of(x))
+    scratch = torch.empty((min(block_rows(x), x.shape[0]), x.shape[1]), dtype=torch.float64, device=device_of(x))
     for rows in row_blocks(x):
-        block = as_tensor(x[rows]).to(torch.float64, copy=True)
+        block = scratch[: rows.stop - rows.start].copy_(as_tensor(x[rows]))
         norms[rows] = torch.linalg.vector_norm(block, dim=1)
         usable = norms[rows] >= smallest
         if not usable.all():  # 0 * NaN is NaN
@@ -144,10 +148,10 @@ def sum_rows(x: Array, *, normalize: bool) -> tuple[NDArray[np.float64], Tensor]
     return total.cpu().numpy(), norms
 
 
-def shift_rows(x: Array, shift: NDArray[np.float64], *, normalize: bool, out: Array) -> Tensor:
+def shift_rows(x: Array, shift: NDArray[np.float64], *, normalize: bool, keep_zeros: bool = True, out: Array) -> Tensor:
     """Write (unit) rows plus `shift` into `out`, which may be x itself; return the norms of the rows, (n,).
 
-    Missing rows stay NaN throughout, rows without direction stay zero.
+    Missing rows stay NaN throughout, and with `keep_zeros` rows without direction stay zero.
     """
     smallest, _ = norm_limits(dtype_of(x))
     norms = torch.empty(x.shape[0], dtype=compute_dtype(dtype_of(x)), device=device_of(x))
@@ -160,7 +164,8 @@ def shift_rows(x: Array, shift: NDArray[np.float64], *, normalize: bool, out: Ar
             torch.addcmul(shift_, block, factor[:, None], out=target)
         else:
             target.copy_(torch.addcmul(shift_, block, factor[:, None]))
-    as_tensor(out)[norms < smallest] = 0
+    if keep_zeros:
+        as_tensor(out)[norms < smallest] = 0
     return norms
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from grclip._fuse import Kind, fuse_parts, kind_codes, kind_weights, kinds_of
 from grclip._kernels import Array, as_tensor, row_norms
-from grclip._validation import check_values
+from grclip._validation import check_values, warn
 from grclip.items import Items, SearchTask, parts_of
 
 SAMPLE = 2000
@@ -22,6 +21,12 @@ SAMPLE = 2000
 
 MIN_PAIRS = 20
 """Pairs of a query and a document, of at least two documents, below which a kind's own spread is no measurement."""
+
+MIN_SPREAD = 1e-4
+"""Spread below which similarities of unit vectors are all the same, and half precision cannot hold its inverse."""
+
+MAX_KINDS = 255
+"""Kinds to measure at most: all the subsets of eight roles found together."""
 
 
 def document_spreads(
@@ -36,9 +41,9 @@ def document_spreads(
     asked = _sample(np.flatnonzero(_codes(task.queries)), rng)
     queries = _unit_rows(task.queries, task.queries.roles, asked, options)
     codes, roles = _codes(task.corpus), task.corpus.roles
-    sums = {}
+    kinds, sums = kinds_of(roles), {}
     for code in _subsets(codes):
-        kind = kinds_of(roles)[code]
+        kind = kinds[code]
         rows = _sample(np.flatnonzero(codes & code == code), rng)
         documents = _unit_rows(task.corpus, [role for role in roles if role in kind], rows, options)
         usable = np.outer(queries.any(axis=1), documents.any(axis=1)) & ~_relevant(qrels, asked, rows)
@@ -52,35 +57,41 @@ def _settle(sums: Mapping[Kind, tuple[int, int, float]]) -> dict[Kind, float]:
     """Spreads from (documents, pairs, sum of squared deviations); the pooled one where there are too few."""
     pairs = sum(n for _, n, _ in sums.values())
     pooled = (sum(squares for _, _, squares in sums.values()) / max(pairs, 1)) ** 0.5
-    if not pooled > 0:
+    if pooled < MIN_SPREAD:
         raise ValueError(
-            "equalize=True found no unrelated pairs of a query and a document that differ in similarity; fit on more "
-            "queries and documents"
+            "equalize=True found no unrelated pairs of a query and a document that differ in similarity: its standard "
+            f"deviation is {pooled:.2g} in {pairs} pairs, below {MIN_SPREAD}; fit on more queries and documents"
         )
-    scarce = [kind for kind, (rows, n, squares) in sums.items() if rows < 2 or n < MIN_PAIRS or not squares > 0]
+    spreads = {kind: (squares / max(n, 1)) ** 0.5 for kind, (_, n, squares) in sums.items()}
+    scarce = [k for k, (rows, n, _) in sums.items() if rows < 2 or n < MIN_PAIRS or spreads[k] < MIN_SPREAD]
     if scarce:
-        warnings.warn(
+        warn(
             f"too few documents to measure the spread of kind {', '.join('+'.join(sorted(kind)) for kind in scarce)} "
-            f"(2 documents and {MIN_PAIRS} unrelated pairs are needed): the pooled spread of all kinds is used. Fit on "
-            "more documents of that kind",
-            UserWarning,
-            stacklevel=4,
+            f"(2 different documents and {MIN_PAIRS} unrelated pairs are needed): the pooled spread of all kinds is "
+            "used. Fit on more documents of that kind"
         )
-    return {kind: pooled if kind in scarce else (squares / n) ** 0.5 for kind, (_, n, squares) in sums.items()}
+    return spreads | dict.fromkeys(scarce, pooled)
 
 
 def _codes(items: Items) -> NDArray[np.intp]:
     """The code of each row's kind, after every value has been checked."""
     norms = []
     for role, part in parts_of(items).items():
-        norms.append(row_norms(part).cpu())
+        norms.append(row_norms(part))
         check_values(f"role {role!r}", part, norms[-1], allow_missing=True)
-    return kind_codes(norms).numpy()
+    return kind_codes([norm.cpu() for norm in norms]).numpy()
 
 
 def _subsets(codes: NDArray[np.intp]) -> list[int]:
     """Codes of every set of roles found together, and of every subset of it."""
-    return sorted({part for code in np.unique(codes).tolist() for part in range(1, code + 1) if part & code == part})
+    found = np.unique(codes).tolist()
+    if max(code.bit_count() for code in found) > MAX_KINDS.bit_length():
+        raise ValueError(
+            f"equalize=True measures every subset of the roles that documents have, and some have "
+            f"{max(code.bit_count() for code in found)}; at most {MAX_KINDS.bit_length()} can be measured: merge or "
+            "leave out some roles"
+        )
+    return sorted({part for code in found for part in range(1, code + 1) if part & code == part})
 
 
 def _unit_rows(
@@ -88,7 +99,7 @@ def _unit_rows(
 ) -> NDArray[np.float64]:
     """Fused unit rows of some roles, in float64 NumPy."""
     parts = {role: _take(items[role], rows) for role in roles}
-    return np.asarray(fuse_parts(parts, kind_weights(roles, **options), np.ones(2 ** len(roles))))
+    return np.asarray(fuse_parts(parts, kind_weights(roles, **options), np.ones(2 ** len(roles)), quiet=True))
 
 
 def _take(part: Array, rows: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -16,8 +16,9 @@ MARGIN = 16
 _QUERIES = 1024  # queries compared at once
 _SCORES = 2**23  # numbers in a block of scores, 32 MB of float32
 _PRODUCTS = 2**19  # numbers in a block of exact products
+_PAIRS = 2**13  # pairs of a query and a document that are compared exactly at once
 
-_INPUT_ROUNDING = {"tf32": 2.0**-10, "bf16": 2.0**-7}
+_INPUT_ROUNDING = {"tf32": 2.0**-9, "bf16": 2.0**-7}
 """Error of a float32 product relative to its factors where torch is told to round these first."""
 
 
@@ -35,19 +36,21 @@ def top_k(
     `zero_rows` of the corpus are in ascending order; `largest_norm` is the largest of its row norms.
     """
     q = as_tensor(queries).to(device_of(corpus), compute_dtype(dtype_of(queries), dtype_of(corpus)))
-    kept = min(k + MARGIN, corpus.shape[0])
-    scores, rows = _scan(q, corpus, kept, zero_rows, block_size)
-    similarities, ranked = _order(_exact_rows(q, corpus, rows).masked_fill_(scores.isneginf(), -torch.inf), rows, k)
-    if kept == corpus.shape[0]:
-        return similarities, ranked
-    # A document that the scan dropped scored at most scores[:, -1]; twice the rounding error below the k-th score it
-    # cannot be among the best k.
-    threshold = scores[:, k - 1] - 2 * _rounding_error(q) * torch.linalg.vector_norm(q, dim=1) * largest_norm
-    unsettled = torch.nonzero(scores[:, -1] >= threshold).flatten()
-    if len(unsettled):
-        found = _rescan(q[unsettled], corpus, k, threshold[unsettled], zero_rows, block_size)
-        similarities[unsettled], ranked[unsettled] = found
-    return similarities, ranked
+    usable = corpus.shape[0] - len(zero_rows)
+    best, kept = min(k, usable), min(k + MARGIN, usable)
+    last = zero_rows[: k - best].expand(len(q), -1)
+    if not best:
+        return torch.full(last.shape, -torch.inf, dtype=q.dtype, device=q.device), last.contiguous()
+    blocks = _Blocks(corpus, zero_rows, q.dtype, block_size)
+    scores, rows = _scan(q, blocks, kept)
+    similarities, rows = _order(_exact_rows(q, corpus, rows), rows, best)
+    if kept < usable:
+        # A document that the scan dropped scored at most scores[:, -1].
+        error = _rounding_error(q) * torch.linalg.vector_norm(q, dim=1)
+        unsettled = torch.nonzero(scores[:, -1] + error * largest_norm >= similarities[:, -1]).flatten()
+        for some in unsettled.split(_QUERIES) if len(unsettled) else ():
+            similarities[some], rows[some] = _rescan(q[some], blocks, similarities[some, -1], error[some], best)
+    return torch.nn.functional.pad(similarities, (0, k - best), value=-torch.inf), torch.cat([rows, last], dim=1)
 
 
 def _rounding_error(q: Tensor) -> float:
@@ -57,23 +60,28 @@ def _rounding_error(q: Tensor) -> float:
     return q.shape[1] * torch.finfo(q.dtype).eps + rounding
 
 
-def _blocks(
-    corpus: Array, zero_rows: Tensor, dtype: torch.dtype, block_size: int | None
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """First row, transposed block, and the columns in it that are zero."""
-    for rows in row_blocks(corpus, block_size or max(1, _SCORES // _QUERIES)):
-        inside = (zero_rows >= rows.start) & (zero_rows < rows.stop)
-        yield rows.start, as_tensor(corpus[rows]).to(dtype).T, zero_rows[inside] - rows.start
+class _Blocks:
+    """The corpus in blocks of rows."""
+
+    def __init__(self, corpus: Array, zero_rows: Tensor, dtype: torch.dtype, block_size: int | None) -> None:
+        self.corpus, self.zero_rows, self.dtype = corpus, zero_rows, dtype
+        self.block_size = block_size or max(1, _SCORES // _QUERIES)
+
+    def __iter__(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """First row of a block, its rows, and the places in it of zero rows."""
+        for rows in row_blocks(self.corpus, self.block_size):
+            inside = (self.zero_rows >= rows.start) & (self.zero_rows < rows.stop)
+            yield rows.start, as_tensor(self.corpus[rows]).to(self.dtype), self.zero_rows[inside] - rows.start
 
 
-def _scan(q: Tensor, corpus: Array, kept: int, zero_rows: Tensor, block_size: int | None) -> tuple[Tensor, Tensor]:
-    """The `kept` largest scores of each query by matrix product, and their rows, (n_queries, kept)."""
+def _scan(q: Tensor, blocks: _Blocks, kept: int) -> tuple[Tensor, Tensor]:
+    """The `kept` largest scores of each query by matrix product, largest first, and their rows, (n_queries, kept)."""
     best = torch.empty((len(q), 0), dtype=q.dtype, device=q.device)
     best_rows = torch.empty((len(q), 0), dtype=torch.long, device=q.device)
-    for start, block, zero in _blocks(corpus, zero_rows, q.dtype, block_size):
+    for start, block, zero in blocks:
         merged = []
         for queries in row_blocks(q, _QUERIES):
-            scores = (q[queries] @ block).index_fill_(1, zero, -torch.inf)
+            scores = (q[queries] @ block.T).index_fill_(1, zero, -torch.inf)
             top, columns = scores.topk(min(kept, scores.shape[1]), dim=1)
             candidates = torch.cat([best[queries], top], dim=1)
             top, at = candidates.topk(min(kept, candidates.shape[1]), dim=1)
@@ -82,22 +90,31 @@ def _scan(q: Tensor, corpus: Array, kept: int, zero_rows: Tensor, block_size: in
     return best, best_rows
 
 
-def _rescan(
-    q: Tensor, corpus: Array, k: int, threshold: Tensor, zero_rows: Tensor, block_size: int | None
-) -> tuple[Tensor, Tensor]:
-    """The exact top k of queries among all documents that score at least `threshold` by matrix product."""
-    best = torch.empty((len(q), 0), dtype=q.dtype, device=q.device)
-    best_rows = torch.empty((len(q), 0), dtype=torch.long, device=q.device)
-    for start, block, zero in _blocks(corpus, zero_rows, q.dtype, block_size):
-        scores = (q @ block).index_fill_(1, zero, -torch.inf)
-        asked, columns = torch.nonzero(scores >= threshold[:, None], as_tuple=True)
-        exact = torch.full_like(scores, -torch.inf)
-        for chosen in torch.arange(len(asked), device=q.device).split(max(1, _PRODUCTS // q.shape[1])):
-            pairs = asked[chosen], columns[chosen]
-            exact[pairs] = _exact(q[pairs[0]], block.T[pairs[1]])
-        exact.index_fill_(1, zero, -torch.inf)
-        numbers = torch.arange(start, start + scores.shape[1], device=q.device).expand_as(scores)
-        best, best_rows = _order(torch.cat([best, exact], dim=1), torch.cat([best_rows, numbers], dim=1), k)
+def _rescan(q: Tensor, blocks: _Blocks, reached: Tensor, error: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The exact top k of each query among all documents that may be as similar as `reached`, the k-th best so far.
+
+    `error`, times a norm, bounds the error of a query's scores.
+    """
+    best = torch.full((len(q), k), -torch.inf, dtype=q.dtype, device=q.device)
+    best_rows = torch.zeros((len(q), k), dtype=torch.long, device=q.device)
+    for start, block, zero in blocks:
+        scores = (q @ block.T).index_fill_(1, zero, -torch.inf)
+        threshold = reached - error * torch.linalg.vector_norm(block, dim=1).max()
+        pairs = torch.nonzero(scores >= threshold[:, None])
+        for some in pairs.split(max(1, min(_PAIRS, _PRODUCTS // q.shape[1]))):
+            asked, columns = some.T
+            exact = _exact(q[asked], block[columns])
+            better = exact > best[asked, -1]  # rows come in ascending order: an equal one is too late
+            if better.any():
+                asked, columns, exact = asked[better], columns[better], exact[better]
+                lines, at = asked.unique_consecutive(return_inverse=True)
+                place = torch.arange(len(at), device=q.device) - torch.searchsorted(at, at)
+                found = torch.full((len(lines), int(place.max()) + 1), -torch.inf, dtype=q.dtype, device=q.device)
+                found_rows = torch.zeros(found.shape, dtype=torch.long, device=q.device)
+                found[at, place], found_rows[at, place] = exact, columns + start
+                merged, order = torch.cat([best[lines], found], dim=1).sort(dim=1, descending=True, stable=True)
+                best[lines] = merged[:, :k]
+                best_rows[lines] = torch.cat([best_rows[lines], found_rows], dim=1).gather(1, order)[:, :k]
     return best, best_rows
 
 

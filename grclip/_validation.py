@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+import sklearn
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import issparse
@@ -16,41 +19,54 @@ from torch import Tensor
 
 from grclip._kernels import Array, as_tensor, block_rows, dtype_of, norm_limits
 
+_NOT_THE_USER = tuple(os.path.dirname(file) + os.sep for file in (__file__, sklearn.__file__))
 _FLOATS = ("float16", "float32", "float64")
 _TENSOR_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def few(rows: NDArray | Sequence[int], shown: int = 5) -> str:
+def few(rows: NDArray | Sequence[int], one: str = "row", many: str = "rows", shown: int = 5) -> str:
     """'3 rows (1, 4, 7)'; the first few where there are many."""
     listed = ", ".join(str(int(row)) for row in rows[:shown]) + (", ..." if len(rows) > shown else "")
-    return f"{len(rows)} row{'s' if len(rows) != 1 else ''} ({listed})"
+    return f"{len(rows)} {one if len(rows) == 1 else many} ({listed})"
+
+
+def warn(message: str) -> None:
+    """Warn on behalf of the line of the user's code that called us, directly or through scikit-learn."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_USER):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def check_embeddings(x: Any, name: str) -> Array:
     """X as an (n, d) floating array or detached tensor. Values are checked in the pass that reads them."""
-    if issparse(x):
-        raise TypeError(f"{name} is a sparse matrix; embeddings are dense: pass x.toarray()")
+    _refuse_other_arrays(x, name)
     if not isinstance(x, Tensor):
         x = np.asarray(x)
-    if not isinstance(x, Tensor) and x.dtype.kind in "OSUT":
-        raise TypeError(
-            f"{name} holds {_first_type(x)} objects, not embeddings; encode them first (or, where each is a vector, "
-            "np.stack them into an (n, d) array)"
-        )
+        if x.dtype.kind in "OSUT":
+            raise TypeError(
+                f"{name} holds {_first_type(x)} objects, not embeddings; encode them first (or, where each is a "
+                "vector, np.stack them into an (n, d) array)"
+            )
     if x.ndim != 2:
-        raise ValueError(
-            f"{name} has shape {tuple(x.shape)}; expected (n, d): one row per item. Reshape your data with "
-            "x.reshape(1, -1) for a single row"
-        )
-    known = x.dtype in _TENSOR_FLOATS if isinstance(x, Tensor) else x.dtype.name in _FLOATS
-    if not known:
+        hint = "; a single row is x.reshape(1, -1)" if x.ndim == 1 else ""
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; expected (n, d): one row per item{hint}")
+    if not (x.dtype in _TENSOR_FLOATS if isinstance(x, Tensor) else x.dtype.name in _FLOATS):
+        how = "x.float()" if isinstance(x, Tensor) else "x.astype(np.float32)"
         raise TypeError(
-            f"{name} has dtype {x.dtype}; expected float16, bfloat16, float32 or float64: convert it, "
-            "e.g. with x.astype(np.float32)"
+            f"{name} has dtype {x.dtype}; expected float16, bfloat16, float32 or float64: convert it, e.g. with {how}"
         )
     if 0 in x.shape:
         raise ValueError(f"{name} has shape {tuple(x.shape)}; expected at least one row and one column")
     return x.detach() if isinstance(x, Tensor) and x.requires_grad else x
+
+
+def _refuse_other_arrays(x: Any, name: str) -> None:
+    """Arrays of another sort, whose gaps would be read as numbers, are errors."""
+    if issparse(x) or (isinstance(x, Tensor) and x.layout != torch.strided):
+        raise TypeError(f"{name} is sparse; embeddings are dense: pass x.toarray() or x.to_dense()")
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; mark missing rows by NaN instead: x.filled(np.nan)")
 
 
 def _first_type(x: NDArray) -> str:
@@ -63,22 +79,30 @@ def check_matrix(estimator: Any, x: Any, *, reset: bool) -> Array:
 
     Sets nothing on the estimator: call `remember_width` when fit has succeeded.
     """
-    if getattr(x, "dtype", None) in (bool, torch.bool):
-        raise TypeError("X has dtype bool; expected a floating dtype")
+    _refuse_other_arrays(x, "X")
+    if isinstance(x, Mapping):
+        raise TypeError("X is a dict; wrap columns of one length in Items")
+    dtype = getattr(x, "dtype", None)
+    if dtype in (bool, torch.bool) or getattr(dtype, "kind", "") in tuple("mM"):
+        raise TypeError(f"X has dtype {dtype}; expected a floating dtype")
+    given = x
     if isinstance(x, Tensor):
         x = check_embeddings(x, "X")
-        if not reset:
-            validate_data(estimator, x, reset=False, skip_check_array=True)
-        return x
-    options: dict[str, Any] = {"dtype": [np.float64, np.float32, np.float16], "ensure_all_finite": False}
-    return (
-        check_array(x, estimator=estimator, **options) if reset else validate_data(estimator, x, reset=False, **options)
-    )
+    elif not (isinstance(x, np.ndarray) and x.dtype.name in _FLOATS and x.ndim == 2 and 0 not in x.shape):
+        x = check_array(x, estimator=estimator, dtype=[np.float64, np.float32, np.float16], ensure_all_finite=False)
+    if not reset:
+        validate_data(estimator, given, reset=False, skip_check_array=True)
+    return x
 
 
-def remember_width(estimator: Any, x: Any) -> None:
-    """Store n_features_in_ (and column names, if x has them) after a bare array was fitted."""
-    validate_data(estimator, x, reset=True, skip_check_array=True)
+def remember_width(estimator: Any, x: Any, width: int | None = None) -> None:
+    """Store n_features_in_ after a fit: of a bare array, with its column names, or of Items that have `width`."""
+    if width is None:
+        validate_data(estimator, x, reset=True, skip_check_array=True)
+        return
+    estimator.n_features_in_ = width
+    if hasattr(estimator, "feature_names_in_"):
+        del estimator.feature_names_in_
 
 
 def check_width(estimator: Any, parts: Mapping[str, Array], expected: int | None) -> int:
@@ -114,12 +138,13 @@ def check_values(name: str, x: Array, norms: Tensor, *, allow_missing: bool) -> 
     suspect = torch.nonzero(~(norms <= largest)).flatten()
     broken, infinite, huge = _sort_out(x, suspect, allow_missing=allow_missing)
     if broken:
-        hint = "NaN beside numbers (a missing part is NaN throughout)" if allow_missing else "NaN"
-        raise ValueError(f"{name} holds {hint} in {few(broken)}; drop these rows or encode them again")
+        hint = "NaN beside numbers" if allow_missing else "NaN"
+        note = " (a missing part is NaN throughout)" if allow_missing else ""
+        raise ValueError(f"{name}: {hint} in {few(broken)}{note}; drop these rows or encode them again")
     if infinite:
-        raise ValueError(f"{name} holds inf in {few(infinite)}; drop these rows or encode them again")
+        raise ValueError(f"{name}: inf in {few(infinite)}; drop these rows or encode them again")
     if huge:
-        raise ValueError(f"{name} holds numbers too large to square in {few(huge)}; scale the rows or use float64")
+        raise ValueError(f"{name}: numbers too large to square in {few(huge)}; scale these rows down")
     return zero
 
 
@@ -143,21 +168,19 @@ def warn_zero_rows(zero: Mapping[str, NDArray[np.intp]]) -> None:
     """One warning that names all rows without direction, by the name of the array they are in."""
     found = [f"{name}: {few(rows)}" for name, rows in zero.items() if len(rows)]
     if found:
-        warnings.warn(
-            f"rows of zeros have no direction: they stay zero, count for no mean and rank last ({'; '.join(found)})",
-            UserWarning,
-            stacklevel=4,
+        warn(
+            "rows of zeros (or too short to measure) have no direction: they stay zero, count for no mean and rank "
+            f"last ({'; '.join(found)})"
         )
 
 
-def check_qrels(
-    qrels: Any, n_queries: int | None = None, n_documents: int | None = None
-) -> Sequence[Mapping[int, float]]:
-    """Qrels as a sequence of mappings document row -> grade, one per query, that stay inside the corpus."""
+def check_qrels(qrels: Any, n_queries: int | None = None, n_documents: int | None = None) -> list[Mapping[int, float]]:
+    """The qrels as a list of mappings document row -> grade, one per query, that stay inside the corpus."""
     if isinstance(qrels, Mapping | str) or not hasattr(qrels, "__len__"):
         raise TypeError(
             f"qrels must be a list of dicts {{document row: grade}}, one per query; got {type(qrels).__name__}"
         )
+    qrels = list(qrels)  # by position, whatever the labels of a pandas Series
     if n_queries is not None and len(qrels) != n_queries:
         raise ValueError(f"qrels has {len(qrels)} entries, but there are {n_queries} queries; one dict per query")
     for query, judged in enumerate(qrels):
@@ -184,6 +207,12 @@ def check_k(k: Any, n_documents: int | None = None, *, name: str = "k") -> int:
             f"{name}={k} is larger than the corpus, which has {n_documents} rows; ask for at most that many"
         )
     return int(k)
+
+
+def check_flag(name: str, value: Any) -> None:
+    """A switch that is neither True nor False is an error: any text would pass for True."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False; got {value!r}")
 
 
 def refuse_other_encoder(estimator: Any, fitted: str | None, given: str | None) -> None:

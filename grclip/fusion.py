@@ -8,12 +8,14 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from grclip._fuse import fuse_parts, kind_weights, kinds_of
 from grclip._kernels import Array, row_norms
 from grclip._spread import document_spreads
 from grclip._validation import (
+    check_flag,
     check_matrix,
     check_qrels,
     check_values,
@@ -64,7 +66,7 @@ class MultimodalFuser(TransformerMixin, BaseEstimator, auto_wrap_output_keys=Non
     TypeError
         For parts that are not embeddings, and for parameters of a wrong type.
     ValueError
-        For alpha outside 0 to 1, weights that are negative or all zero or leave out a role, a row without any part,
+        For alpha outside 0 to 1, weights that are negative, all zero or leave out a role, a row without any part,
         a kind of document without a spread, qrels that do not fit the task, or ``equalize=True`` without queries.
 
     Warns
@@ -140,22 +142,25 @@ class MultimodalFuser(TransformerMixin, BaseEstimator, auto_wrap_output_keys=Non
             As said of the class; the instance is then as it was.
         """
         self._check_parameters()
-        if not isinstance(X, SearchTask | Items):
+        if not isinstance(X, SearchTask):
             self._refuse_equalize(X)
+        if not isinstance(X, SearchTask | Items):
             x = check_matrix(self, X, reset=True)
             check_values("X", x, row_norms(x), allow_missing=False)
             remember_width(self, X)
             return self._remember(frozenset(), None, None)
         width = check_width(self, parts_of(X), None)
-        for side in (X.queries, X.corpus) if isinstance(X, SearchTask) else (X,):
+        sides = (X.queries, X.corpus) if isinstance(X, SearchTask) else (X,)
+        for side in sides:
             kind_weights(side.roles, **self._weighting())
-        if isinstance(X, SearchTask) and y is not None:
-            check_qrels(y, len(X.queries), len(X.corpus))
+        if self.weights and not any(role in side for side in sides for role in self.weights):
+            found = ", ".join(repr(role) for side in sides for role in side)
+            raise ValueError(f"weights name {', '.join(map(repr, self.weights))}, but X has the roles {found}")
+        qrels = check_qrels(y, len(X.queries), len(X.corpus)) if isinstance(X, SearchTask) and y is not None else None
         spread = None
-        if self.equalize:
-            self._refuse_equalize(X)
-            spread = document_spreads(X, y, random_state=self.random_state, **self._weighting())
-        self.n_features_in_ = width
+        if self.equalize and isinstance(X, SearchTask):
+            spread = document_spreads(X, qrels, random_state=self.random_state, **self._weighting())
+        remember_width(self, X, width)
         return self._remember(frozenset(X.queries if isinstance(X, SearchTask) else ()), encoder_of(X), spread)
 
     def transform(self, X: Any) -> Any:
@@ -197,7 +202,8 @@ class MultimodalFuser(TransformerMixin, BaseEstimator, auto_wrap_output_keys=Non
         weights = kind_weights(items.roles, **self._weighting())
         lengths = np.ones(len(weights))
         if scale:
-            check_is_fitted(self, "spread_")
+            if not hasattr(self, "spread_"):
+                raise NotFittedError("equalize=True, but this MultimodalFuser was fitted without it: fit it again")
             lengths = 1 / np.array([self.spread_.get(kind, np.nan) for kind in kinds_of(items.roles)])
         return fuse_parts(parts, weights, lengths)
 
@@ -225,7 +231,7 @@ class MultimodalFuser(TransformerMixin, BaseEstimator, auto_wrap_output_keys=Non
 
     def _refuse_equalize(self, X: Any) -> None:
         """Spreads need kinds of documents, and queries to measure them against."""
-        if self.equalize and not isinstance(X, SearchTask):
+        if self.equalize:
             raise ValueError(
                 "equalize=True measures kinds of documents against queries: fit on a SearchTask of Items, transform "
                 f"Items or a SearchTask; got {type(X).__name__}"
@@ -234,15 +240,20 @@ class MultimodalFuser(TransformerMixin, BaseEstimator, auto_wrap_output_keys=Non
     def _check_parameters(self) -> None:
         if not isinstance(self.alpha, Real) or isinstance(self.alpha, bool) or not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must be a number from 0 to 1; got {self.alpha!r}")
+        check_flag("equalize", self.equalize)
+        for name in ("weights", "modalities"):
+            given = getattr(self, name)
+            if given is not None and not isinstance(given, Mapping):
+                raise TypeError(f"{name} must be a dict with a value for each role; got {given!r}")
         if self.weights is None:
             return
-        if not isinstance(self.weights, Mapping):
-            raise TypeError(f"weights must map roles to numbers; got {self.weights!r}")
         for role, weight in self.weights.items():
             if not isinstance(weight, Real) or isinstance(weight, bool) or not 0 <= weight < np.inf:
                 raise ValueError(f"weights[{role!r}] must be a finite number of at least 0; got {weight!r}")
         if not any(self.weights.values()):
-            raise ValueError(f"weights are all zero: {dict(self.weights)!r}; give at least one role a weight")
+            raise ValueError(
+                f"weights have nothing above zero: {dict(self.weights)!r}; give at least one role a weight"
+            )
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -16,11 +15,13 @@ from torch import Tensor
 
 from grclip._kernels import Array, dtype_of, empty_like, is_writable, overlap, row_norms, shift_rows, sum_rows
 from grclip._validation import (
+    check_flag,
     check_matrix,
     check_values,
     check_width,
     refuse_other_encoder,
     remember_width,
+    warn,
     warn_zero_rows,
 )
 from grclip.items import Items, SearchTask, encoder_of, parts_of, with_parts
@@ -43,7 +44,8 @@ class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         L2-normalise rows before anything else. Means of rows that are not of unit length ruin the ranking, so turn it
         off only for rows that already are.
     copy : bool, default=True
-        If False, transform in place where the array can be written to.
+        If False, transform in place where an array can be written to and shares no memory with another part. A
+        SearchTask is always copied: its corpus is shared by all its slices.
 
     Attributes
     ----------
@@ -156,6 +158,8 @@ class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             return self.fit(X)
         means, counts, _, encoder = self._sum(X, width=self.n_features_in_)
         refuse_other_encoder(self, self.encoder_, encoder)
+        if (UNNAMED in means) != (UNNAMED in self.means_):
+            raise ValueError("a bare array has no role: let all batches be bare arrays, or all have roles")
         self._warn_unknown_encoder(encoder)
         self.means_, self.n_samples_seen_ = _pool(self.means_, self.n_samples_seen_, means, counts)
         self.encoder_ = self.encoder_ or encoder
@@ -201,12 +205,15 @@ class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
                     "merge removers fitted alike"
                 )
         refuse_other_encoder(self, self.encoder_, other.encoder_)
-        self._warn_unknown_encoder(other.encoder_)
         merged = clone(self)
         merged.means_, merged.n_samples_seen_ = _pool(
             self.means_, self.n_samples_seen_, other.means_, other.n_samples_seen_
         )
-        merged.n_features_in_, merged.encoder_ = self.n_features_in_, self.encoder_ or other.encoder_
+        merged.n_features_in_, merged.encoder_ = self.n_features_in_, self.encoder_
+        if hasattr(self, "feature_names_in_"):
+            merged.feature_names_in_ = self.feature_names_in_
+        merged._warn_unknown_encoder(other.encoder_)
+        merged.encoder_ = self.encoder_ or other.encoder_
         return merged
 
     def transform(self, X: Any) -> Any:
@@ -240,7 +247,8 @@ class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         Returns
         -------
         SearchTask, Items, dict or array
-            The unit rows that transform started from (with ``normalize=False``, the rows themselves).
+            The unit rows that transform started from (with ``normalize=False``, the rows themselves). Rows of zeros
+            come back as the mean: transform turns both into zeros.
 
         Raises
         ------
@@ -308,21 +316,27 @@ class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         array([-0.25, -0.25, -0.25, -0.25])
         """
         header, vectors = load_state(path, cls.__name__)
-        try:
-            remover = cls(normalize=header["normalize"])
-            remover.n_features_in_, remover.encoder_ = header["n_features"], header["encoder"]
-            remover.n_samples_seen_ = {str(role): int(count) for role, count in header["n_samples_seen"].items()}
-            remover.means_ = {role: vectors[f"mean:{role}"] for role in remover.n_samples_seen_}
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{os.fspath(path)!r} lacks a part of the state ({error!r}); save it again") from error
-        for role, mean in remover.means_.items():
-            valid = mean.shape == (remover.n_features_in_,) and mean.dtype == np.float64 and np.isfinite(mean).all()
-            if not valid or remover.n_samples_seen_[role] < 1:
-                raise ValueError(f"{os.fspath(path)!r} holds no valid mean for role {role!r}; save it again")
+        counts: Any = header.get("n_samples_seen")
+        valid = (
+            isinstance(header.get("normalize"), bool)
+            and isinstance(header.get("encoder"), str | None)
+            and isinstance(counts, dict)
+            and all(type(count) is int and count > 0 for count in counts.values())
+            and set(vectors) == {f"mean:{role}" for role in counts} != set()
+            and all(mean.shape == (header.get("n_features"),) and np.isfinite(mean).all() for mean in vectors.values())
+        )
+        if not valid:
+            raise ValueError(f"{os.fspath(path)!r} holds no complete {cls.__name__}: header {header}; save it again")
+        remover = cls(normalize=header["normalize"])
+        remover.n_samples_seen_ = dict(counts)
+        remover.means_ = {role: vectors[f"mean:{role}"] for role in remover.n_samples_seen_}
+        remover.n_features_in_, remover.encoder_ = int(header["n_features"]), header["encoder"]
         return remover
 
     def _sum(self, X: Any, width: int | None) -> tuple[dict[str, NDArray], dict[str, int], int, str | None]:
         """Mean and count of each role that has a row, the width, and the encoder. Changes nothing on self."""
+        check_flag("normalize", self.normalize)
+        check_flag("copy", self.copy)
         parts = self._parts(X, reset=width is None)
         width = check_width(self, parts, width)
         means, counts, zero = {}, {}, {}
@@ -342,17 +356,22 @@ class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         refuse_other_encoder(self, self.encoder_, encoder)
         parts = self._parts(X, reset=False)
         check_width(self, parts, self.n_features_in_)
-        in_place = [] if self.copy else [role for role in parts if _stands_alone(role, parts)]
-        zero = {_name(role): _check(role, parts[role], row_norms(parts[role])) for role in in_place}
-        means = {role: self._mean(role, part) for role, part in parts.items()}
-        out = {}
+        shifts = {role: sign * self._mean(role, part) for role, part in parts.items()}
+        # A task's corpus is shared by all its slices, so only what is passed by itself is written to.
+        in_place = set() if self.copy or isinstance(X, SearchTask) else {r for r in parts if _stands_alone(r, parts)}
+        out, zero = {}, {}
         for role, part in parts.items():
-            out[role] = part if role in in_place else empty_like(part, dtype_of(part))
-            norms = shift_rows(part, sign * means[role], normalize=normalize, out=out[role])
-            if role not in in_place:
-                zero[_name(role)] = _check(role, part, norms)
-        warn_zero_rows(zero)
+            if role in in_place:
+                out[role], norms = part, row_norms(part)
+            else:
+                out[role] = empty_like(part, dtype_of(part))
+                norms = shift_rows(part, shifts[role], normalize=normalize, keep_zeros=sign < 0, out=out[role])
+            zero[_name(role)] = _check(role, part, norms)
+        if sign < 0:
+            warn_zero_rows(zero)
         self._warn_unknown_encoder(encoder)
+        for role in in_place:  # nothing can fail from here on
+            shift_rows(parts[role], shifts[role], normalize=normalize, keep_zeros=sign < 0, out=parts[role])
         return out[UNNAMED] if UNNAMED in out else with_parts(X, out)
 
     def _parts(self, X: Any, *, reset: bool) -> dict[str, Array]:
@@ -374,25 +393,20 @@ class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         )
 
     def _remember(self, X: Any, means: dict, counts: dict, width: int, encoder: str | None) -> None:
-        if UNNAMED in means:
-            remember_width(self, X)
-        elif hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
-        self.means_, self.n_samples_seen_, self.n_features_in_, self.encoder_ = means, counts, width, encoder
+        remember_width(self, X, None if UNNAMED in means else width)
+        self.means_, self.n_samples_seen_, self.encoder_ = means, counts, encoder
         self._warned_of_encoder = False
 
     def _warn_unknown_encoder(self, given: str | None) -> None:
         """Say, once per fit, that the vectors of only one side are known to come from some encoder."""
         if (given is None) == (self.encoder_ is None) or getattr(self, "_warned_of_encoder", False):
             return
-        self._warned_of_encoder = True
-        known, unknown = ("these", "those of fit") if given else ("those of fit", "these")
-        warnings.warn(
-            f"cannot check that one encoder made all vectors: {known} come from {given or self.encoder_!r}, that of "
-            f"{unknown} is unknown; pass Items(..., encoder=...) to have it checked",
-            UserWarning,
-            stacklevel=4,
+        known, unknown = ("these rows", "those of fit") if given else ("the rows of fit", "these")
+        warn(
+            f"cannot check that one encoder made all vectors: {known} come from {given or self.encoder_!r}, {unknown} "
+            "from an unknown one; pass Items(..., encoder=...) to have it checked"
         )
+        self._warned_of_encoder = True
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -9,6 +9,7 @@ from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from grclip._columns import as_column, describe, is_missing, row_key, take_rows
 from grclip._kernels import Array
@@ -46,7 +47,7 @@ class Items:
         missing part and ``""`` is a text like any other. (n, d) arrays and tensors hold embeddings, one row each,
         of dtype float16, bfloat16, float32 or float64; a row of NaN throughout is a missing part.
     encoder : str, default=None
-        Fingerprint of the model that made the vectors; None where it is unknown.
+        Fingerprint of the model that made the vectors; None where it is unknown. Items made of Items keep theirs.
 
     Attributes
     ----------
@@ -93,6 +94,8 @@ class Items:
             raise TypeError(
                 f"parts must map roles to columns, e.g. {{'text': [...], 'image': [...]}}; got {type(parts).__name__}"
             )
+        if encoder is None and isinstance(parts, Items):
+            encoder = parts.encoder
         if encoder is not None and not isinstance(encoder, str):
             raise TypeError(f"encoder must be a fingerprint (str) or None; got {encoder!r}")
         columns = {_check_role(role): as_column(role, parts[role]) for role in parts.keys()}  # noqa: SIM118 (DataFrames)
@@ -176,6 +179,10 @@ class Items:
         """Pairs of role and part."""
         return self._parts.items()
 
+    def get(self, role: str, default: Any = None) -> Any:
+        """The part of a role, or the default where there is none."""
+        return self._parts.get(role, default)
+
     def replace(self, parts: Mapping[str, Any]) -> Items:
         """The same rows with other values in some parts.
 
@@ -226,6 +233,15 @@ class Items:
     def __sklearn_clone__(self) -> Self:
         return self
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The state to pickle, with tensors of their own size: a view would take its whole storage along."""
+        parts = {role: part.clone() if isinstance(part, Tensor) else part for role, part in self._parts.items()}
+        return {"_parts": parts, "_encoder": self._encoder, "_length": self._length}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
     def __repr__(self) -> str:
         shown = ", ".join(f"{role}={describe(part)}" for role, part in self._parts.items())
         return f"Items(n={self._length}, {shown}{f', encoder={self._encoder!r}' if self._encoder else ''})"
@@ -257,7 +273,7 @@ class SearchTask:
     TypeError
         If a side is neither Items nor an array, or one is Items and the other is not.
     ValueError
-        If both sides use one role, or come from two encoders.
+        If both sides use one role, or come from two encoders, or are arrays of two widths.
 
     See Also
     --------
@@ -288,14 +304,16 @@ class SearchTask:
                     f"queries come from encoder {self.queries.encoder!r}, but the corpus from {self.corpus.encoder!r}; "
                     "encode both with one model"
                 )
-        elif isinstance(self.queries, Items) or isinstance(self.corpus, Items):
+        elif any(isinstance(side, Items | Mapping) for side in (self.queries, self.corpus)):
             raise TypeError(
-                "queries and corpus must both be Items or both be arrays; got "
+                "queries and corpus must both be Items or both be arrays (wrap a dict of columns in Items); got "
                 f"{type(self.queries).__name__} and {type(self.corpus).__name__}"
             )
         else:
             object.__setattr__(self, "queries", check_embeddings(self.queries, "queries"))
             object.__setattr__(self, "corpus", check_embeddings(self.corpus, "corpus"))
+            if self.queries.shape[1] != self.corpus.shape[1]:
+                raise ValueError(f"queries have {self.queries.shape[1]} features, the corpus {self.corpus.shape[1]}")
 
     @property
     def encoder(self) -> str | None:

@@ -18,6 +18,8 @@ _GAINS: dict[str, Callable[[NDArray], NDArray]] = {
     "exponential": lambda grades: np.exp2(grades) - 1,
     "linear": lambda grades: grades,
 }
+_EMPTY = ("raise", "skip", "zero")
+_LARGEST_EXPONENT = 1000  # 2**1024 is more than a float64 holds
 
 
 def ndcg_score(
@@ -79,17 +81,13 @@ def ndcg_score(
     >>> round(ndcg_score([{0: 1, 5: 1, 6: 1}], [[0, 1, 2]], k=10), 3)
     0.469
     """
-    if gain not in _GAINS:
-        raise ValueError(f"gain must be 'exponential' or 'linear'; got {gain!r}")
-    k = check_k(k)
-    grades = _grades(qrels, ranking, k)
-    ideal = np.zeros((len(grades), k))
-    for line, judged in zip(ideal, qrels, strict=True):
-        best = sorted(judged.values(), reverse=True)[:k]
-        line[: len(best)] = best
-    discount = 1 / np.log2(np.arange(2, k + 2))
-    best_gain = _GAINS[gain](ideal) @ discount
-    scores = _GAINS[gain](grades) @ discount / np.where(best_gain > 0, best_gain, 1)
+    _check_choice("gain", gain, tuple(_GAINS))
+    qrels, grades = _grades(qrels, ranking, check_k(k))
+    best = [sorted(judged.values(), reverse=True)[:k] for judged in qrels]
+    if gain == "exponential" and max((line[0] for line in best if line), default=0) > _LARGEST_EXPONENT:
+        raise ValueError(f"a grade above {_LARGEST_EXPONENT} is too large for gain='exponential'; use gain='linear'")
+    best_gain = _discounted(_GAINS[gain](_padded(best)))
+    scores = _discounted(_GAINS[gain](grades)) / np.where(best_gain > 0, best_gain, 1)
     return _average(scores, best_gain == 0, per_query=per_query, empty=empty)
 
 
@@ -132,7 +130,7 @@ def recall_score(
     >>> recall_score([{0: 1, 5: 2}], [[5, 1, 2]], k=3)
     0.5
     """
-    grades = _grades(qrels, ranking, check_k(k))
+    qrels, grades = _grades(qrels, ranking, check_k(k))
     relevant = np.array([sum(grade > 0 for grade in judged.values()) for judged in qrels])
     scores = (grades > 0).sum(axis=1) / np.maximum(relevant, 1)
     return _average(scores, relevant == 0, per_query=per_query, empty=empty)
@@ -177,9 +175,10 @@ def reciprocal_rank_score(
     >>> reciprocal_rank_score([{7: 1}], [[3, 7, 1]])
     0.5
     """
-    found = _grades(qrels, ranking, check_k(k)) > 0
+    qrels, grades = _grades(qrels, ranking, check_k(k))
+    found = grades > 0
     none = np.array([not any(grade > 0 for grade in judged.values()) for judged in qrels])
-    scores = np.where(found.any(axis=1), 1 / (found.argmax(axis=1) + 1), 0.0)
+    scores = found.any(axis=1) / (np.argmax(found, axis=1) + 1)
     return _average(scores, none, per_query=per_query, empty=empty)
 
 
@@ -196,16 +195,16 @@ class _RetrievalScorer:
     def __init__(self, metric: str, k: int, options: Mapping[str, Any]) -> None:
         self.metric, self.k, self.options = metric, k, dict(options)
 
-    def __call__(self, estimator: Any, X: SearchTask, y: Qrels) -> float:
+    def __call__(self, estimator: Any, X: SearchTask, y: Any = None) -> float:
         """The mean of the metric over the queries of X."""
         if not isinstance(X, SearchTask):
             raise TypeError(f"X must be a SearchTask, whose corpus the qrels are about; got {type(X).__name__}")
-        check_qrels(y, len(X), len(X.corpus))
+        qrels = check_qrels(y, len(X), len(X.corpus))
         ranking = estimator.predict(X)
         width = len(ranking[0])
         if width < min(self.k, len(X.corpus)):
             raise ValueError(f"{self!r} needs {self.k} documents a query, but predict returned {width}; raise k there")
-        return _METRICS[self.metric](y, ranking, k=self.k, **self.options)
+        return _METRICS[self.metric](qrels, ranking, k=self.k, **self.options)
 
     def __repr__(self) -> str:
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())
@@ -250,23 +249,30 @@ def retrieval_scorer(metric: str = "ndcg", k: int = 10, **options: Any) -> _Retr
     >>> retrieval_scorer("ndcg", k=2)(pipeline, task, qrels)
     1.0
     """
-    if metric not in _METRICS:
-        raise ValueError(f"metric must be one of {', '.join(map(repr, _METRICS))}; got {metric!r}")
-    known = {"empty", "gain"} if metric == "ndcg" else {"empty"}
-    for name in options:
+    _check_choice("metric", metric, tuple(_METRICS))
+    known = {"empty": _EMPTY, "gain": tuple(_GAINS)} if metric == "ndcg" else {"empty": _EMPTY}
+    for name, value in options.items():
         if name not in known:
-            raise ValueError(f"{metric!r} has no option {name!r}; it has {', '.join(map(repr, sorted(known)))}")
+            raise ValueError(f"{metric!r} has no option {name!r}; it has {', '.join(map(repr, known))}")
+        _check_choice(name, value, known[name])
     return _RetrievalScorer(metric, check_k(k), options)
 
 
-def _grades(qrels: Qrels, ranking: Any, k: int) -> NDArray[np.float64]:
-    """The grade of each of the first k retrieved documents, 0 where there is none, (n_queries, k)."""
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+
+
+def _grades(qrels: Qrels, ranking: Any, k: int) -> tuple[list[Mapping[int, float]], NDArray[np.float64]]:
+    """The qrels, checked, and the grades of the first k retrieved documents, 0 where there are none."""
     if isinstance(ranking, Tensor):
         ranking = ranking.cpu().numpy()
-    check_qrels(qrels, len(ranking))
-    if not len(qrels):
+    if not hasattr(ranking, "__len__"):
+        raise TypeError(f"ranking must hold a line of document rows for each query; got {ranking!r}")
+    qrels = check_qrels(qrels, len(ranking))
+    if not qrels:
         raise ValueError("qrels and ranking are empty; expected at least one query")
-    grades = np.zeros((len(qrels), k))
+    grades = []
     for query, (judged, line) in enumerate(zip(qrels, ranking, strict=True)):
         rows = np.asarray(line)
         if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
@@ -276,19 +282,31 @@ def _grades(qrels: Qrels, ranking: Any, k: int) -> NDArray[np.float64]:
             raise ValueError(f"ranking[{query}] holds {min(found)}; expected document rows from 0, or -1 for none")
         if len(set(found) - {-1}) < len(found) - found.count(-1):
             raise ValueError(f"ranking[{query}] holds a document twice: {found}")
-        grades[query, : len(found)] = [judged.get(row, 0) for row in found]
-    return grades
+        grades.append([judged.get(row, 0) for row in found])
+    return qrels, _padded(grades)
+
+
+def _padded(lines: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """Lines of unequal length as an array, filled up with zeros to at least one column."""
+    array = np.zeros((len(lines), max(1, *map(len, lines))))
+    for row, line in zip(array, lines, strict=True):
+        row[: len(line)] = line
+    return array
+
+
+def _discounted(gains: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Discounted cumulative gain of each line."""
+    return gains @ (1 / np.log2(np.arange(2, gains.shape[1] + 2)))
 
 
 def _average(
     scores: NDArray[np.float64], no_relevant: NDArray[np.bool_], *, per_query: bool, empty: str
 ) -> float | NDArray[np.float64]:
     """Scores, or their mean, with queries that have no relevant document treated as `empty` says."""
-    if empty not in ("raise", "skip", "zero"):
-        raise ValueError(f"empty must be 'raise', 'skip' or 'zero'; got {empty!r}")
+    _check_choice("empty", empty, _EMPTY)
     if empty == "raise" and no_relevant.any():
         raise ValueError(
-            f"no relevant document (grade above 0) in the qrels of {few(np.flatnonzero(no_relevant))}; "
+            f"no document is relevant (graded above 0) for {few(np.flatnonzero(no_relevant), 'query', 'queries')}; "
             "say empty='skip' to leave such queries out, empty='zero' to count them as 0"
         )
     if empty == "skip":

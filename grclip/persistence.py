@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 SCHEMA_VERSION = 1
 """Version of the files that this release writes, and the newest that it reads."""
@@ -43,15 +42,14 @@ def save_state(
     OSError
         If the file cannot be written.
     """
-    path = Path(path)
+    path = Path(path).resolve()  # through a link, not over it
     metadata = {_KEY: json.dumps({"schema_version": SCHEMA_VERSION, "class": kind, **header})}
-    handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
-        save_file({name: np.ascontiguousarray(vector) for name, vector in vectors.items()}, partial, metadata=metadata)
+        partial.write_bytes(save(dict(vectors), metadata=metadata))
         os.replace(partial, path)
     except BaseException:
-        Path(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
 
 
@@ -79,20 +77,30 @@ def load_state(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any],
     ValueError
         If the file is truncated, not one of ours, of another class, or of a newer schema.
     """
+    name = repr(os.fspath(path))
+    if Path(path).is_dir():
+        raise ValueError(f"{name} is a folder, not a file that grclip wrote")
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            vectors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        header = json.loads(metadata[_KEY]) if _KEY in metadata else None
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"{os.fspath(path)!r} is damaged or no safetensors file ({error}); save it again") from error
-    if not isinstance(header, dict) or "schema_version" not in header:
-        raise ValueError(f"{os.fspath(path)!r} is a safetensors file, but not one that grclip wrote")
-    if not isinstance(header["schema_version"], int) or header["schema_version"] > SCHEMA_VERSION:
+            header = _checked_header(file.metadata() or {}, name, kind)
+            for key in file.keys():  # noqa: SIM118 (not a mapping)
+                if file.get_slice(key).get_dtype() != "F64":
+                    raise ValueError(f"{name} holds {key!r} in another dtype than float64; save it again")
+            return header, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{name} is damaged or no safetensors file ({error}); save it again") from error
+
+
+def _checked_header(metadata: Mapping[str, str], name: str, kind: str) -> dict[str, Any]:
+    """The header of a file that is ours, of a schema that we know, and of the class that is wanted."""
+    header = json.loads(metadata[_KEY]) if _KEY in metadata else None
+    version = header.get("schema_version") if isinstance(header, dict) else None
+    if not isinstance(header, dict) or type(version) is not int or version < 1:
+        raise ValueError(f"{name} is a safetensors file, but not one that grclip wrote")
+    if version > SCHEMA_VERSION:
         raise ValueError(
-            f"{os.fspath(path)!r} has schema version {header['schema_version']}, but this grclip reads up to "
-            f"{SCHEMA_VERSION}: update grclip"
+            f"{name} has schema version {version}, but this grclip reads up to {SCHEMA_VERSION}: update grclip"
         )
     if header.get("class") != kind:
-        raise ValueError(f"{os.fspath(path)!r} holds a {header.get('class')}, not a {kind}")
-    return header, vectors
+        raise ValueError(f"{name} holds a {header.get('class')}, not a {kind}")
+    return header

@@ -99,7 +99,7 @@ class ExactRetriever(BaseEstimator):
         check_k(self.k, corpus.shape[0])
         if self.block_size is not None:
             check_k(self.block_size, name="block_size")
-        zero, largest = self._check_values("the corpus", corpus)
+        zero, largest = self._check_values("corpus", corpus)
         remember_width(self, corpus if isinstance(X, SearchTask) else X)
         self.corpus_, self._zero_rows, self._largest_norm = corpus, zero, largest
         return self
@@ -152,7 +152,7 @@ class ExactRetriever(BaseEstimator):
             return searcher.kneighbors(X.queries)
         queries = check_matrix(self, _fused(X.queries if isinstance(X, SearchTask) else X), reset=False)
         k = check_k(self.k if k is None else k, self.corpus_.shape[0])
-        self._check_values("the queries", queries)
+        self._check_values("queries", queries)
         similarities, rows = top_k(
             queries,
             self.corpus_,

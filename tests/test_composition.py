@@ -102,6 +102,17 @@ def test_a_frozen_encoder_is_left_out_of_the_search(mixed):
     assert grid.predict(task.queries[:1]).shape == (1, 10)
 
 
+def test_a_search_with_copy_false_scores_the_same_and_leaves_the_corpus(mixed):
+    task, qrels = mixed
+    before = task.corpus["image"].copy()
+    scores = [
+        cross_val_score(pipeline(degap__copy=copy), task, qrels, scoring=retrieval_scorer(), cv=3, error_score="raise")
+        for copy in (True, False)
+    ]
+    np.testing.assert_array_equal(*scores)
+    np.testing.assert_array_equal(task.corpus["image"], before)
+
+
 def test_nested_search(mixed):
     task, qrels = mixed
     inner = GridSearchCV(pipeline(), {"fuse__alpha": [0.3, 0.7]}, scoring=retrieval_scorer(), cv=2, error_score="raise")

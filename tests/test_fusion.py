@@ -2,6 +2,7 @@ import warnings
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import reference
 import torch
@@ -199,7 +200,9 @@ def test_too_few_rows_for_a_spread_warn_and_use_the_pooled_one(rng):
     text = np.vstack([text, task.corpus["text"][3::3]])
     image = np.vstack([image, np.full((len(text) - 2, 16), np.nan)])
     scarce = SearchTask(task.queries, Items({"text": text, "image": image}))
-    with pytest.warns(UserWarning, match=r"too few documents to measure the spread of kind image \(2 documents and 20"):
+    with pytest.warns(
+        UserWarning, match=r"too few documents to measure the spread of kind image \(2 different documents and 20"
+    ):
         fuser = MultimodalFuser(equalize=True).fit(scarce)
     queries = unit(task.queries["query"])
     squares, count = 0.0, 0
@@ -216,6 +219,71 @@ def test_no_unrelated_pairs_are_an_error():
         MultimodalFuser(equalize=True).fit(task, [{0: 1}])
 
 
+def test_documents_that_are_all_the_same_have_no_spread_of_their_own(rng):
+    text, image = np.full((2, 60, 8), np.nan)
+    text[:30], image[30:] = rng.normal(size=(30, 8)), rng.normal(size=8)
+    task = SearchTask(Items({"query": rng.normal(size=(1, 8))}), Items({"text": text, "image": image}))
+    with pytest.warns(UserWarning, match="too few documents to measure the spread of kind image "):
+        fuser = MultimodalFuser(equalize=True).fit(task)
+    assert fuser.spread_[IMAGE] == pytest.approx(fuser.spread_[TEXT] * 0.5**0.5)
+
+
+def test_similarities_that_hardly_differ_are_an_error_and_no_infinite_vectors():
+    cone = np.ones((60, 8)) + 1e-9 * np.random.default_rng(0).normal(size=(60, 8))
+    task = SearchTask(Items({"query": cone[:30]}), Items({"text": cone[30:]}))
+    with pytest.raises(ValueError, match=r"its standard deviation is .* in 900 pairs, below 0.0001"):
+        MultimodalFuser(equalize=True).fit(task)
+
+
+def test_qrels_go_by_position_whatever_their_labels(mixed):
+    task, qrels = mixed
+    order = np.random.default_rng(0).permutation(30)
+    series = pd.Series(qrels).iloc[order]
+    by_list, by_series = (
+        MultimodalFuser(equalize=True).fit(task[order], y).spread_ for y in ([qrels[i] for i in order], series)
+    )
+    assert by_series == by_list
+
+
+def test_many_roles_together_cannot_be_equalized(rng):
+    roles = {f"r{i}": rng.normal(size=(30, 4)) for i in range(9)}
+    fuser = MultimodalFuser(modalities=dict.fromkeys(roles, "text"), equalize=True)
+    task = SearchTask(Items({"query": rng.normal(size=(5, 4))}), Items(roles))
+    with pytest.raises(ValueError, match="some have 9; at most 8 can be measured"):
+        fuser.fit(task)
+    del roles["r8"]
+    assert len(fuser.fit(SearchTask(task.queries, Items(roles))).spread_) == 255
+
+
+def test_fit_does_not_speak_of_zero_rows_that_transform_names(mixed):
+    task, qrels = mixed
+    text = task.corpus["text"].copy()
+    text[27] = 0
+    zero = SearchTask(task.queries, task.corpus.replace({"text": text}))
+    fuser = MultimodalFuser(equalize=True).fit(zero, qrels)
+    with pytest.warns(UserWarning, match=r"fused parts: 1 row \(27\)"):
+        fuser.transform(zero)
+
+
+def test_weights_that_name_no_role_of_the_data_are_an_error(mixed):
+    task, _ = mixed
+    with pytest.raises(ValueError, match="weights name 'txt', 'img', but X has the roles 'query', 'text', 'image'"):
+        MultimodalFuser(weights={"txt": 1.0, "img": 0.5}).fit(task)
+
+
+def test_only_the_ratio_of_weights_counts(mixed):
+    task, _ = mixed
+    huge, small = (MultimodalFuser(weights={"text": w, "image": w}).fit_transform(task).corpus for w in (1e308, 0.5))
+    np.testing.assert_allclose(huge, small)
+
+
+def test_names_of_columns_are_forgotten(mixed):
+    task, _ = mixed
+    fuser = MultimodalFuser().fit(pd.DataFrame(np.eye(3), columns=list("abc")))
+    assert fuser.feature_names_in_.tolist() == list("abc")
+    assert not hasattr(fuser.fit(task), "feature_names_in_")
+
+
 def test_equalize_needs_queries(rng, mixed):
     task, _ = mixed
     for x in (task.corpus, rng.normal(size=(5, 4))):
@@ -224,7 +292,7 @@ def test_equalize_needs_queries(rng, mixed):
         ):
             MultimodalFuser(equalize=True).fit(x)
     fuser = MultimodalFuser().fit(task)
-    with pytest.raises(NotFittedError):
+    with pytest.raises(NotFittedError, match="equalize=True, but this MultimodalFuser was fitted without it"):
         fuser.set_params(equalize=True).transform(task)
     with pytest.raises(ValueError, match="got ndarray"):
         fuser.fit(task).transform(rng.normal(size=(5, 16)))
@@ -271,9 +339,11 @@ def test_zero_rows_stay_zero_with_a_warning(rng):
         ({"weights": {"text": -1, "image": 1}}, ValueError, r"weights\['text'\] must be .* at least 0; got -1"),
         ({"weights": {"text": np.inf, "image": 1}}, ValueError, r"weights\['text'\] must be a finite number"),
         ({"weights": {"text": "1", "image": 1}}, ValueError, r"weights\['text'\] must be a finite number"),
-        ({"weights": {"text": 0, "image": 0}}, ValueError, "weights are all zero"),
-        ({"weights": {}}, ValueError, "weights are all zero"),
-        ({"weights": [1, 2]}, TypeError, "weights must map roles to numbers"),
+        ({"weights": {"text": 0, "image": 0}}, ValueError, "weights have nothing above zero"),
+        ({"weights": {}}, ValueError, "weights have nothing above zero"),
+        ({"equalize": "no"}, TypeError, "equalize must be True or False; got 'no'"),
+        ({"modalities": "image"}, TypeError, "modalities must be a dict with a value for each role; got 'image'"),
+        ({"weights": [1, 2]}, TypeError, "weights must be a dict with a value for each role"),
         ({"weights": {"text": 1}}, ValueError, "weights leave out 'image'; give every role"),
         ({"modalities": {"image": "drawing"}}, ValueError, r"modalities\['image'\] is 'drawing'"),
     ],
@@ -312,9 +382,9 @@ def test_bad_values_name_role_and_rows(mixed):
     image[[1, 4], 3] = np.nan
     broken = SearchTask(task.queries, task.corpus.replace({"image": image}))
     fitted = MultimodalFuser().fit(task)
-    with pytest.raises(ValueError, match=r"role 'image' holds NaN beside numbers .* in 2 rows \(1, 4\)"):
+    with pytest.raises(ValueError, match=r"role 'image': NaN beside numbers in 2 rows \(1, 4\)"):
         fitted.transform(broken)
-    with pytest.raises(ValueError, match=r"role 'image' holds NaN beside numbers .* in 2 rows \(1, 4\)"):
+    with pytest.raises(ValueError, match=r"role 'image': NaN beside numbers in 2 rows \(1, 4\)"):
         MultimodalFuser(equalize=True).fit(broken, qrels)
 
 
@@ -339,6 +409,8 @@ def test_bad_structure(rng, mixed):
         MultimodalFuser(modalities=dict.fromkeys(map(str, range(17)), "text")).fit(
             Items({str(i): np.eye(3) for i in range(17)})
         )
+    with pytest.raises(TypeError, match="X is a dict; wrap columns of one length in Items"):
+        fuser.transform({"text": rng.normal(size=(3, 16))})
     with pytest.raises(NotFittedError):
         MultimodalFuser().transform(task)
 

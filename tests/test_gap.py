@@ -1,4 +1,5 @@
 import itertools
+import warnings
 
 import joblib
 import numpy as np
@@ -214,11 +215,85 @@ def test_tensors_that_require_grad_are_detached(rng):
 
 
 BAD_VALUES = [
-    ("partly NaN", np.nan, "role 'image' holds NaN beside numbers .*in 2 rows \\(1, 4\\); drop these rows"),
-    ("inf", np.inf, "role 'image' holds inf in 2 rows \\(1, 4\\)"),
-    ("-inf", -np.inf, "role 'image' holds inf in 2 rows \\(1, 4\\)"),
-    ("huge", 1e200, "role 'image' holds numbers too large to square in 2 rows \\(1, 4\\)"),
+    (
+        "partly NaN",
+        np.nan,
+        "role 'image': NaN beside numbers in 2 rows \\(1, 4\\) \\(a missing part is NaN throughout\\); drop",
+    ),
+    ("inf", np.inf, "role 'image': inf in 2 rows \\(1, 4\\)"),
+    ("-inf", -np.inf, "role 'image': inf in 2 rows \\(1, 4\\)"),
+    ("huge", 1e200, "role 'image': numbers too large to square in 2 rows \\(1, 4\\)"),
 ]
+
+
+def test_nothing_is_written_before_everything_is_checked(rng):
+    good, bad = rows(rng), rows(rng)
+    remover = ModalityGapRemover(copy=False).fit(Items({"text": good, "image": bad}))
+    before = good.copy()
+    bad[3, 1] = np.nan
+    bad.flags.writeable = False
+    with pytest.raises(ValueError, match="role 'image'"):
+        remover.transform({"text": good, "image": bad})
+    np.testing.assert_array_equal(good, before)
+    with pytest.raises(UserWarning, match="cannot check"):  # as warnings are errors here
+        remover.transform(Items({"text": good}, encoder="a"))
+    np.testing.assert_array_equal(good, before)
+
+
+def test_a_task_is_never_written_to(mixed):
+    task, _ = mixed
+    before = {role: part.copy() for role, part in {**dict(task.queries), **dict(task.corpus)}.items()}
+    remover = ModalityGapRemover(copy=False).fit(task)
+    first, second = remover.transform(task), remover.transform(task[:9])
+    np.testing.assert_array_equal(first.corpus["image"], second.corpus["image"])
+    for role, part in before.items():
+        np.testing.assert_array_equal((task.queries if role == "query" else task.corpus)[role], part)
+
+
+def test_a_row_that_equals_its_mean_comes_back(rng):
+    x = np.tile(rows(rng, 1), (3, 1))
+    for dtype in (np.float16, np.float64):
+        remover = ModalityGapRemover().fit({"text": x.astype(dtype)})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            back = remover.inverse_transform(remover.transform({"text": x.astype(dtype)}))
+        np.testing.assert_allclose(back["text"], unit(x), atol=1e-3)
+
+
+def test_bare_arrays_and_roles_do_not_mix(rng):
+    remover = ModalityGapRemover().fit({"text": rows(rng)})
+    with pytest.raises(ValueError, match="let all batches be bare arrays, or all have roles"):
+        remover.partial_fit(rows(rng))
+
+
+def test_foreign_byte_order_is_read_as_it_is(rng):
+    x = rows(rng).astype(">f4")
+    out = ModalityGapRemover().fit_transform(x)
+    assert out.dtype.name == "float32"
+    np.testing.assert_allclose(out, unit(x) - unit(x).mean(0), atol=1e-6)
+
+
+def test_switches_are_true_or_false(rng):
+    with pytest.raises(TypeError, match="normalize must be True or False; got 'no'"):
+        ModalityGapRemover(normalize="no").fit(rows(rng))
+
+
+def test_a_merge_warns_of_an_unknown_encoder_and_keeps_names(rng):
+    known = ModalityGapRemover().fit(Items({"text": rows(rng)}, encoder="a"))
+    with pytest.warns(UserWarning, match="cannot check"):
+        assert ModalityGapRemover().fit({"text": rows(rng)}).merge(known).encoder_ == "a"
+    frame = pd.DataFrame(rows(rng), columns=list("abcd"))
+    named = ModalityGapRemover().fit(frame)
+    assert named.merge(named).transform(frame).shape == (6, 4)
+
+
+@pytest.mark.parametrize("call", ["fit", "partial_fit", "fit_transform"])
+def test_warnings_point_to_the_line_that_called(rng, call):
+    x = rows(rng)
+    x[0] = 0
+    with pytest.warns(UserWarning, match="no direction") as caught:
+        getattr(ModalityGapRemover(), call)({"text": x})
+    assert {warning.filename for warning in caught} == {__file__}
 
 
 @pytest.mark.parametrize("make", [np.array, torch.from_numpy])
@@ -242,7 +317,7 @@ def test_many_bad_rows_are_counted_and_the_first_few_named(rng):
 def test_a_missing_row_of_a_bare_array_is_an_error(rng):
     x = rows(rng)
     x[2] = np.nan
-    with pytest.raises(ValueError, match=r"X holds NaN in 1 row \(2\)"):
+    with pytest.raises(ValueError, match=r"X: NaN in 1 row \(2\)"):
         ModalityGapRemover().fit(x)
 
 
@@ -288,9 +363,13 @@ def test_other_bad_input(rng):
         remover.transform(SearchTask(rows(rng), rows(rng)))
     with pytest.raises(TypeError, match="X has dtype bool"):
         remover.fit(np.ones((2, 4), bool))
+    with pytest.raises(TypeError, match="X has dtype datetime64"):
+        remover.fit(np.ones((2, 4), "M8[s]"))
+    with pytest.raises(ValueError, match="Complex data not supported"):
+        remover.fit(np.ones((2, 4), complex))
     with pytest.raises(NotFittedError):
         ModalityGapRemover().transform(rows(rng))
-    with pytest.raises(TypeError, match="role 'text' is a sparse matrix"):
+    with pytest.raises(TypeError, match="role 'text' is sparse; embeddings are dense"):
         remover.fit({"text": scipy.sparse.eye_array(4)})
 
 

@@ -91,7 +91,7 @@ def public():
 
 
 PUBLIC = sorted(set(public()))
-SHORT = {"keys", "values", "items", "roles", "encoder", "shape", "kinds"}
+SHORT = {"get", "keys", "values", "items", "roles", "encoder", "shape", "kinds"}
 """Members of a mapping or plain attributes: a line says it all."""
 
 IGNORED = {

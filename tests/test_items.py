@@ -31,6 +31,9 @@ def test_is_a_mapping_of_roles_with_the_length_of_its_rows(items):
     assert len(items.values()) == 3
     assert "text" in items
     assert "audio" not in items
+    assert items.get("audio") is None
+    assert items.get("audio", 3) == 3
+    assert items.get("text") is items["text"]
     assert items.encoder == "clip"
 
 
@@ -68,13 +71,14 @@ def test_raw_columns_cannot_be_changed(items):
 
 @pytest.mark.parametrize("key", [slice(1, 3), [1, 2], range(1, 3), np.array([1, 2]), np.array([1, 2], np.uint8),
                                  [False, True, True, False], np.array([False, True, True, False]), pd.Series([1, 2]),
-                                 torch.tensor([1, 2]), [-3, -2], ([1, 2], ...),
+                                 torch.tensor([1, 2]), [-3, -2], ([1, 2], ...), slice(-2, -4, -1),
                                  (np.array([1, 2]), Ellipsis)])  # fmt: skip
 def test_rows_are_taken_by_every_kind_of_key(items, key):
     taken = items[key]
+    expected = [2, 1] if isinstance(key, slice) and key.step else [1, 2]
     assert len(taken) == 2
-    assert taken["text"].tolist() == TEXTS[1:3]
-    np.testing.assert_array_equal(taken["image"], items["image"][1:3])
+    assert taken["text"].tolist() == [TEXTS[row] for row in expected]
+    np.testing.assert_array_equal(taken["image"], items["image"][expected])
     assert isinstance(taken["title"], torch.Tensor)
     assert taken.encoder == "clip"
 
@@ -83,6 +87,7 @@ def test_rows_are_taken_by_every_kind_of_key(items, key):
 def test_no_rows_may_be_taken(items, key):
     assert len(items[key]) == 0
     assert items[key].shape == (0,)
+    assert items[key].kinds.shape == (0,)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +123,24 @@ def test_clone_and_copies_and_pickles(items):
         assert (other.encoder, len(other)) == ("clip", 4)
 
 
+def test_items_of_items_keep_the_encoder(items):
+    assert Items(items).encoder == "clip"
+    assert Items(items, encoder="other").encoder == "other"
+    assert Items(dict(items)).encoder is None
+
+
+def test_a_pickled_slice_holds_its_own_rows_alone():
+    items = Items({"image": torch.ones(10_000, 8)})[:2]
+    assert len(pickle.dumps(items)) < 2000
+    assert pickle.loads(pickle.dumps(items))["image"].shape == (2, 8)
+
+
+def test_small_integers_take_rows_of_long_tensors():
+    items = Items({"image": torch.arange(600.0)[:, None]})
+    for dtype in (np.uint8, np.int8):
+        assert items[np.array([0, 3], dtype)]["image"].flatten().tolist() == [0, 3]
+
+
 def test_from_records():
     items = Items.from_records([{"text": "a"}, {"image": "b.png", "text": None}, {}], encoder="e")
     assert items["text"].tolist() == ["a", None, None]
@@ -149,6 +172,7 @@ def test_pandas_columns(dtype):
 
 def test_marks_for_missing_values_in_lists():
     assert Items({"text": ["a", float("nan"), np.nan, None]})["text"].tolist() == ["a", None, None, None]
+    assert Items({"text": ["a", pd.NA, pd.NaT, np.float32("nan")]})["text"].tolist() == ["a", None, None, None]
     assert Items({"text": np.array(["a", "b"])})["text"].tolist() == ["a", "b"]
 
 
@@ -163,6 +187,11 @@ def test_marks_for_missing_values_in_lists():
         (["a"], TypeError, "parts must map roles to columns.*got list"),
         ({"text": "a"}, TypeError, "role 'text' is 'a'; expected a column"),
         ({"text": 3}, TypeError, "role 'text' is 3; expected a column"),
+        ({"text": {"a", "b"}}, TypeError, "expected a column"),
+        ({"text": {"a": "b"}}, TypeError, "expected a column"),
+        ({"image": pd.DataFrame(np.ones((2, 3)))}, ValueError, r"embeddings are an array or tensor of shape \(n, d\)"),
+        ({"image": np.ma.masked_array(np.ones((2, 3)))}, TypeError, r"masked array; mark missing rows by NaN"),
+        ({"image": torch.eye(3).to_sparse()}, TypeError, "role 'image' is sparse; embeddings are dense"),
         ({1: ["a"]}, TypeError, "a role is a non-empty str; got 1"),
         ({"": ["a"]}, TypeError, "a role is a non-empty str; got ''"),
         ({"image": np.ones(3)}, ValueError, r"role 'image' has shape \(3,\); expected \(n, d\)"),
@@ -261,11 +290,15 @@ def test_wrong_tasks(task):
         SearchTask(image, image)
     with pytest.raises(ValueError, match="queries come from encoder 'a', but the corpus from 'b'"):
         SearchTask(Items({"query": ["q"]}, encoder="a"), Items({"text": ["t"]}, encoder="b"))
-    with pytest.raises(TypeError, match="both be Items or both be arrays; got Items and ndarray"):
+    with pytest.raises(TypeError, match=r"both be Items or both be arrays .*; got Items and ndarray"):
         SearchTask(task.queries, np.eye(2))
     with pytest.raises(TypeError, match="queries holds str objects, not embeddings"):
         SearchTask(["a"], ["b"])
     with pytest.raises(ValueError, match=r"corpus has shape \(2,\)"):
         SearchTask(np.eye(2), np.ones(2))
+    with pytest.raises(ValueError, match="queries have 2 features, the corpus 3"):
+        SearchTask(np.eye(2), np.eye(3))
+    with pytest.raises(TypeError, match="wrap a dict of columns in Items"):
+        SearchTask({"query": np.eye(2)}, {"text": np.eye(2)})
     with pytest.raises(KeyError, match="a SearchTask is sliced by query"):
         task["query"]

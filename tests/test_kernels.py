@@ -57,6 +57,9 @@ def test_what_can_be_written_to():
     assert is_writable(torch.zeros(4, 6))
     assert not is_writable(lay_out(x, "read-only"))
     assert not is_writable(torch.zeros(1, 6).expand(4, 6))
+    assert not is_writable(torch.zeros(9).unfold(0, 6, 1))
+    assert is_writable(torch.zeros(8, 12)[::2, ::3])
+    assert is_writable(torch.zeros(6, 4).T)
 
 
 @pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])

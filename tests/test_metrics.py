@@ -59,8 +59,18 @@ def test_gain():
     discount = 1 / np.log2(3)
     assert ndcg_score(qrels, ranking) == pytest.approx((1 + 7 * discount) / (7 + discount))
     assert ndcg_score(qrels, ranking, gain="linear") == pytest.approx((1 + 3 * discount) / (3 + discount))
-    with pytest.raises(ValueError, match="gain must be 'exponential' or 'linear'; got 'log'"):
+    with pytest.raises(ValueError, match="gain must be one of 'exponential', 'linear'; got 'log'"):
         ndcg_score(qrels, ranking, gain="log")
+
+
+def test_a_cut_off_far_beyond_the_ranking_costs_nothing():
+    assert ndcg_score([{0: 1}] * 300, [[0, 1]] * 300, k=10**9) == 1
+
+
+def test_a_grade_that_overflows_its_gain_is_an_error():
+    assert ndcg_score([{0: 5000, 1: 1}], [[0, 1]], gain="linear") == 1
+    with pytest.raises(ValueError, match="a grade above 1000 is too large for gain='exponential'"):
+        ndcg_score([{0: 1024}], [[0]])
 
 
 def test_rankings_of_any_library_and_lines_of_any_length():
@@ -75,14 +85,14 @@ def test_rankings_of_any_library_and_lines_of_any_length():
 @pytest.mark.parametrize("metric", METRICS)
 def test_queries_without_a_relevant_document(metric):
     qrels, ranking = [{0: 1}, {}, {3: 0}], [[0], [1], [2]]
-    with pytest.raises(ValueError, match=r"no relevant document .* of 2 rows \(1, 2\); say empty='skip'"):
+    with pytest.raises(ValueError, match=r"no document is relevant .* for 2 queries \(1, 2\); say empty='skip'"):
         metric(qrels, ranking)
     assert metric(qrels, ranking, empty="skip") == 1
     assert metric(qrels, ranking, empty="zero") == pytest.approx(1 / 3)
     np.testing.assert_array_equal(metric(qrels, ranking, empty="skip", per_query=True), [1, np.nan, np.nan])
     with pytest.raises(ValueError, match="no query has a relevant document"):
         metric(qrels[1:], ranking[1:], empty="skip")
-    with pytest.raises(ValueError, match="empty must be 'raise', 'skip' or 'zero'; got 'ignore'"):
+    with pytest.raises(ValueError, match="empty must be one of 'raise', 'skip', 'zero'; got 'ignore'"):
         metric(qrels, ranking, empty="ignore")
 
 
@@ -92,6 +102,8 @@ def test_queries_without_a_relevant_document(metric):
     [
         ([{0: 1}], [[0], [1]], {}, ValueError, "qrels has 1 entries, but there are 2 queries"),
         ([], [], {}, ValueError, "qrels and ranking are empty"),
+        ([{0: 1}], None, {}, TypeError, "ranking must hold a line of document rows for each query; got None"),
+        ([{0: 1}], [[0]], {"empty": ["raise"]}, ValueError, "empty must be one of"),
         ({0: 1}, [[0]], {}, TypeError, "qrels must be a list of dicts"),
         ([{0: 1}], [[0, 0]], {}, ValueError, r"ranking\[0\] holds a document twice: \[0, 0\]"),
         ([{0: 1}], [[-2]], {}, ValueError, r"ranking\[0\] holds -2; expected document rows from 0, or -1"),
@@ -129,7 +141,7 @@ def test_scorer_options(searched):
     scorer = retrieval_scorer("ndcg", k=3, gain="linear", empty="skip")
     assert repr(scorer) == "retrieval_scorer('ndcg', k=3, gain='linear', empty='skip')"
     assert scorer(retriever, task, [{}, *qrels[1:]]) == 1
-    with pytest.raises(ValueError, match="no relevant document"):
+    with pytest.raises(ValueError, match="no document is relevant"):
         retrieval_scorer(k=3)(retriever, task, [{}, *qrels[1:]])
 
 
@@ -146,6 +158,10 @@ def test_wrong_scorers(searched):
         retrieval_scorer("recall", gain="linear")
     with pytest.raises(ValueError, match="k must be a whole number"):
         retrieval_scorer(k=0)
+    with pytest.raises(ValueError, match="gain must be one of 'exponential', 'linear'; got 'log'"):
+        retrieval_scorer(gain="log")
+    with pytest.raises(TypeError, match=r"qrels must be a list of dicts .*; got NoneType"):
+        retrieval_scorer(k=3)(retriever, task)
     with pytest.raises(
         ValueError, match=r"retrieval_scorer\('ndcg', k=5\) needs 5 documents a query, but predict returned 3"
     ):

@@ -3,8 +3,10 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch_file
 from sklearn.exceptions import NotFittedError
 
 from grclip import Items, ModalityGapRemover
@@ -87,7 +89,7 @@ GOOD = {"schema_version": 1, "class": "ModalityGapRemover", "normalize": True, "
     ("header", "means", "message"),
     [
         ({**GOOD, "schema_version": 2}, None, "schema version 2, but this grclip reads up to 1: update grclip"),
-        ({**GOOD, "schema_version": "x"}, None, "schema version x"),
+        ({**GOOD, "schema_version": "x"}, None, "not one that grclip wrote"),
         ({**GOOD, "class": "MultimodalFuser"}, None, "holds a MultimodalFuser, not a ModalityGapRemover"),
         ({"class": "ModalityGapRemover"}, None, "not one that grclip wrote"),
         ("[1]", None, "not one that grclip wrote"),
@@ -95,15 +97,23 @@ GOOD = {"schema_version": 1, "class": "ModalityGapRemover", "normalize": True, "
         (
             {k: v for k, v in GOOD.items() if k != "normalize"},
             None,
-            r"lacks a part of the state \(KeyError\('normalize'",
+            "no complete ModalityGapRemover: header",
         ),
-        ({**GOOD, "n_samples_seen": {"image": 3}}, None, "lacks a part of the state"),
-        ({**GOOD, "n_samples_seen": [3]}, None, "lacks a part of the state"),
-        ({**GOOD, "n_samples_seen": {"text": "many"}}, None, "lacks a part of the state"),
-        ({**GOOD, "n_samples_seen": {"text": 0}}, None, "no valid mean for role 'text'"),
-        ({**GOOD, "n_features": 3}, None, "no valid mean for role 'text'"),
-        (GOOD, np.zeros(2, np.float32), "no valid mean for role 'text'"),
-        (GOOD, np.array([0, np.nan]), "no valid mean for role 'text'"),
+        ({**GOOD, "n_samples_seen": {"image": 3}}, None, "no complete ModalityGapRemover"),
+        ({**GOOD, "n_samples_seen": [3]}, None, "no complete ModalityGapRemover"),
+        ({**GOOD, "n_samples_seen": {"text": "many"}}, None, "no complete ModalityGapRemover"),
+        ({**GOOD, "n_samples_seen": {"text": 0}}, None, "no complete ModalityGapRemover"),
+        ({**GOOD, "n_features": 3}, None, "no complete ModalityGapRemover"),
+        (GOOD, np.zeros(2, np.float32), "holds 'mean:text' in another dtype than float64"),
+        ({**GOOD, "normalize": "no"}, None, "no complete ModalityGapRemover"),
+        ({**GOOD, "encoder": 3}, None, "no complete ModalityGapRemover"),
+        ({**GOOD, "n_samples_seen": {}}, None, "no complete ModalityGapRemover"),
+        ({**GOOD, "n_samples_seen": {"text": True}}, None, "no complete ModalityGapRemover"),
+        ({**GOOD, "n_samples_seen": {"text": 1.5}}, None, "no complete ModalityGapRemover"),
+        ({**GOOD, "schema_version": True}, None, "not one that grclip wrote"),
+        ({**GOOD, "schema_version": 0}, None, "not one that grclip wrote"),
+        ("[" * 100_000, None, "is damaged"),
+        (GOOD, np.array([0, np.nan]), "no complete ModalityGapRemover"),
     ],
 )
 def test_wrong_files(tmp_path, header, means, message):
@@ -123,10 +133,24 @@ def test_foreign_and_absent_files(tmp_path):
     path.write_text("hello, this is no safetensors file")
     with pytest.raises(ValueError, match="is damaged or no safetensors file"):
         ModalityGapRemover.load(path)
+    save_torch_file({"weight": torch.zeros(2, dtype=torch.bfloat16)}, path)
+    with pytest.raises(ValueError, match="not one that grclip wrote"):
+        ModalityGapRemover.load(path)
+    with pytest.raises(ValueError, match="is a folder"):
+        ModalityGapRemover.load(tmp_path)
     with pytest.raises(FileNotFoundError):
         ModalityGapRemover.load(tmp_path / "none.safetensors")
     with pytest.raises(NotFittedError):
         ModalityGapRemover().save(path)
+
+
+def test_others_may_read_the_file_and_links_are_followed(remover, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "c.safetensors")
+    remover.save(tmp_path / "link")
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert (tmp_path / "c.safetensors").stat().st_mode == plain.stat().st_mode
+    assert (tmp_path / "link").is_symlink()
 
 
 def test_a_failed_write_leaves_the_old_file(remover, saved, monkeypatch):

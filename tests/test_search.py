@@ -83,7 +83,30 @@ def test_a_scan_that_loses_a_document_to_rounding_is_repeated(rng, monkeypatch):
     assert len(calls) == 3
 
 
-@pytest.mark.parametrize(("precision", "bound"), [("tf32", 2**-10), ("bf16", 2**-7), ("ieee", 0.0)])
+def test_many_queries_of_a_corpus_of_equal_rows(monkeypatch):
+    """Every query is scanned again, in several chunks, and each finds the first rows."""
+    monkeypatch.setattr(_topk, "_QUERIES", 7)
+    monkeypatch.setattr(_topk, "_PAIRS", 50)
+    rng = np.random.default_rng(0)
+    corpus = np.repeat(rng.normal(size=(2, 16)).astype(np.float32), 150, axis=0)
+    queries = rng.normal(size=(40, 16)).astype(np.float32)
+    rows = ExactRetriever(k=160, block_size=64).fit(corpus).predict(queries)
+    second = (queries @ corpus[-1]) > (queries @ corpus[0])
+    first, then = np.arange(150), np.arange(150, 300)
+    for line, swapped in zip(rows, second, strict=True):
+        expected = np.concatenate([then, first] if swapped else [first, then])[:160]
+        np.testing.assert_array_equal(line, expected)
+
+
+def test_one_long_row_among_short_ones(rng):
+    corpus = unit(rng.normal(size=(500, 16))).astype(np.float32)
+    corpus[5] *= 1e5
+    queries = unit(rng.normal(size=(20, 16))).astype(np.float32)
+    rows = ExactRetriever(block_size=100).fit(corpus).predict(queries)
+    np.testing.assert_array_equal(rows, reference.search(queries.astype(float), corpus.astype(float), 10))
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("tf32", 2**-9), ("bf16", 2**-7), ("ieee", 0.0)])
 def test_the_error_bound_knows_of_rounded_factors(precision, bound):
     q = torch.zeros(1, 100)
     before = torch.backends.mkldnn.matmul.fp32_precision
@@ -107,16 +130,23 @@ def test_any_array_of_numbers_can_be_searched(x, data):
 
 def test_zero_rows_rank_last_below_negative_similarities():
     corpus = np.array([[0.0, 0.0], [-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
-    with pytest.warns(UserWarning, match=r"\(the corpus: 2 rows \(0, 2\)\)"):
+    with pytest.warns(UserWarning, match=r"\(corpus: 2 rows \(0, 2\)\)"):
         retriever = ExactRetriever(k=4).fit(corpus)
     similarities, rows = retriever.kneighbors(np.array([[1.0, 0.0]]))
     assert rows.tolist() == [[3, 1, 0, 2]]
     assert similarities.tolist() == [[1.0, -1.0, -np.inf, -np.inf]]
 
 
+@pytest.mark.filterwarnings("ignore:rows of zeros")
+def test_a_corpus_of_zeros_alone():
+    similarities, rows = ExactRetriever(k=2).fit(np.zeros((3, 2))).kneighbors(np.eye(2))
+    assert rows.tolist() == [[0, 1], [0, 1]]
+    assert np.isneginf(similarities).all()
+
+
 def test_a_zero_query_warns_and_takes_the_first_rows():
     retriever = ExactRetriever(k=2).fit(np.eye(3))
-    with pytest.warns(UserWarning, match=r"the queries: 1 row \(1\)"):
+    with pytest.warns(UserWarning, match=r"queries: 1 row \(1\)"):
         rows = retriever.predict(np.array([[0, 0, 1.0], [0, 0, 0]]))
     assert rows.tolist() == [[2, 0], [0, 1]]
 
@@ -195,9 +225,9 @@ def test_other_wrong_input():
     retriever = ExactRetriever(k=1).fit(np.eye(3))
     with pytest.raises(ValueError, match="block_size must be a whole number of at least 1; got 0"):
         ExactRetriever(k=1, block_size=0).fit(np.eye(3))
-    with pytest.raises(ValueError, match=r"the corpus holds NaN in 1 row \(1\)"):
+    with pytest.raises(ValueError, match=r"corpus: NaN in 1 row \(1\)"):
         ExactRetriever(k=1).fit(np.array([[1.0], [np.nan]]))
-    with pytest.raises(ValueError, match=r"the queries holds? inf in 1 row \(0\)"):
+    with pytest.raises(ValueError, match=r"queries: inf in 1 row \(0\)"):
         retriever.predict(np.full((1, 3), np.inf))
     with pytest.raises(ValueError, match="X has 2 features, but ExactRetriever is expecting 3 features"):
         retriever.predict(np.ones((1, 2)))
@@ -207,6 +237,8 @@ def test_other_wrong_input():
         retriever.predict(Items({"query": np.eye(3)}))
     with pytest.raises(TypeError, match="got Items: fuse their parts first"):
         ExactRetriever(k=1).fit(SearchTask(Items({"query": np.eye(3)}), Items({"text": np.eye(3)})))
+    with pytest.raises(TypeError, match="X is a dict"):
+        retriever.predict({"query": np.eye(3)})
     with pytest.raises(NotFittedError):
         ExactRetriever().predict(np.eye(3))
 
