@@ -73,6 +73,7 @@ def _is_na(value: Any) -> bool:
 
 
 def is_missing(part: Any) -> NDArray[np.bool_]:
+    """Which rows of a column are not there."""
     if isinstance(part, np.ndarray) and part.dtype == object:
         return np.fromiter((value is None for value in part), bool, len(part))
     return missing_rows(part)

@@ -39,7 +39,7 @@ def warn(message: str) -> None:
 
 
 def check_embeddings(x: Any, name: str) -> Array:
-    """X as an (n, d) floating array or detached tensor. Values are checked in the pass that reads them."""
+    """Return x as an (n, d) floating array or detached tensor. Values are checked in the pass that reads them."""
     _refuse_other_arrays(x, name)
     if not isinstance(x, Tensor):
         x = np.asarray(x)
@@ -199,7 +199,7 @@ def check_qrels(qrels: Any, n_queries: int | None = None, n_documents: int | Non
 
 
 def check_k(k: Any, n_documents: int | None = None, *, name: str = "k") -> int:
-    """K as a whole number of at least 1, and at most the corpus."""
+    """Return k as an int, if it is a whole number of at least 1 and at most the corpus."""
     if not isinstance(k, Integral) or isinstance(k, bool | np.bool_) or int(k) < 1:
         raise ValueError(f"{name} must be a whole number of at least 1; got {k!r}")
     if n_documents is not None and int(k) > n_documents:
