@@ -2,6 +2,7 @@
 
 Reads the folder that GRCLIP_REAL_DATA names, and prints
 
+- the spreads that one scale divides by: how much similarities to unrelated documents vary, by kind;
 - the Flickr8k table: NDCG@10 in a 1:1:1 corpus of texts, images and both, over 60 random corpora;
 - the U-curve: the same where each document is an image with probability p, and a text otherwise;
 - COCO: means and spreads from one half, measured on the other, over five random halves;
@@ -144,6 +145,12 @@ def coco_halves(folder: Path, file: str = "features_clip.npy") -> dict[str, dict
     }
 
 
+def photo_spreads(folder: Path) -> dict[str, dict[str, float]]:
+    """Standard deviation of the similarities to unrelated documents, by kind, after means are removed."""
+    spread = fitted("one scale", photos(folder))["fuse"].spread_
+    return {"spread": {kind: spread[frozenset(kind.split("+"))] for kind in KINDS}}
+
+
 def print_table(title: str, table: dict[str, dict]) -> None:
     """A Markdown table: one line a method."""
     columns = list(next(iter(table.values())))
@@ -154,6 +161,7 @@ def print_table(title: str, table: dict[str, dict]) -> None:
 
 def main() -> int:
     folder = data_folder()
+    print_table("Spread of similarities to unrelated photos, means removed", photo_spreads(folder))
     print_table("Flickr8k, NDCG@10 by kind of the relevant document (60 corpora)", flickr_table(folder))
     print_table("U-curve: NDCG@10 by share of images in the corpus (60 corpora)", u_curve(folder))
     print_table("COCO, fitted on one half, measured on the other (5 halves)", coco_halves(folder))

@@ -3,14 +3,15 @@
 import os
 from pathlib import Path
 
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["SCIPY_ARRAY_API"] = "1"  # scikit-learn skips some of its checks without; SciPy reads it when imported
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
 from grclip import Items, SearchTask
-
-os.environ["HF_HUB_OFFLINE"] = "1"
 
 settings.register_profile("grclip", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.load_profile("grclip")

@@ -19,6 +19,12 @@ CHANCE = sum(1 / np.log2(rank + 1) for rank in range(1, 11)) / 499
 """NDCG@10 of one relevant document among 249 captions and 250 images in random order."""
 
 
+def test_spreads(real_clip):
+    found = benchmark.photo_spreads(real_clip)["spread"]
+    assert found["text"] == pytest.approx(0.18, abs=0.005)
+    assert found["image"] == pytest.approx(0.10, abs=0.005)
+
+
 def test_flickr_table(real_clip):
     found = benchmark.flickr_table(real_clip)
     for method, row in TABLE.items():
