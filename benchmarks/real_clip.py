@@ -13,10 +13,11 @@ For Flickr8k means and spreads come from the photos290 set alone: other photos, 
 
 from __future__ import annotations
 
+import argparse
 import csv
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -159,7 +160,8 @@ def print_table(title: str, table: dict[str, dict]) -> None:
         print(f"| {method} | {' | '.join(f'{row[column]:.3f}' for column in columns)} |")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args(arguments)
     folder = data_folder()
     print_table("Spread of similarities to unrelated photos, means removed", photo_spreads(folder))
     print_table("Flickr8k, NDCG@10 by kind of the relevant document (60 corpora)", flickr_table(folder))
@@ -170,4 +172,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -65,6 +65,30 @@ def as_column(role: str, values: Any) -> Any:
     return column
 
 
+def stack_vectors(values: Any) -> Any:
+    """A column of vectors of one length, some of them missing, as an (n, d) array; anything else as it is."""
+    objects = getattr(values, "ndim", 0) == 1 and getattr(getattr(values, "dtype", None), "kind", "") == "O"
+    if not (objects or isinstance(values, list | tuple)):
+        return values
+    if not _is_vector(next((value for value in values if not _is_na(value)), None)):
+        return values
+    rows = [None if _is_na(value) else value for value in values]
+    vectors = [np.asarray(row) for row in rows if _is_vector(row)]
+    missing = sum(row is None for row in rows)
+    if len(vectors) + missing < len(rows) or len({len(vector) for vector in vectors}) > 1:
+        return values
+    out = np.full((len(rows), len(vectors[0])), np.nan, dtype=np.result_type(*vectors))
+    out[[row is not None for row in rows]] = vectors
+    return out
+
+
+def _is_vector(value: Any) -> bool:
+    """Whether a value is a 1-D array or a list of floating numbers."""
+    if isinstance(value, np.ndarray):
+        return value.ndim == 1 and value.dtype.kind == "f"
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(v, float | np.floating) for v in value)
+
+
 def _is_na(value: Any) -> bool:
     """Whether a raw value is one of the marks for 'not there': None, a NaN, pandas' NA and NaT."""
     if isinstance(value, float | np.floating):

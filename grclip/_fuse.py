@@ -15,7 +15,7 @@ from torch import Tensor
 
 from grclip._kernels import Array, dtype_of, empty_like, fuse_rows, norm_limits
 from grclip._validation import check_same_place, check_values, few, warn_zero_rows
-from grclip.items import modality_of
+from grclip.items import modalities_of
 
 MAX_ROLES = 16
 """Roles of one side at most: tables have a row for each of 2**n_roles kinds."""
@@ -46,7 +46,7 @@ def kind_weights(
         )
     has = (np.arange(2 ** len(roles))[:, None] >> np.arange(len(roles))) & 1
     if left_out:
-        text = np.array([modality_of(role, modalities) == "text" for role in roles])
+        text = np.array(modalities_of(roles, modalities)) == "text"
         table = np.zeros(has.shape)
         for side, share in ((text, alpha), (~text, 1 - alpha)):
             table[:, side] = has[:, side] * share / np.maximum(has[:, side].sum(axis=1, keepdims=True), 1)
@@ -63,12 +63,18 @@ def kind_codes(norms: Sequence[Tensor]) -> Tensor:
 
 
 def fuse_parts(
-    parts: Mapping[str, Array], weights: NDArray[np.float64], lengths: NDArray[np.float64], *, quiet: bool = False
+    parts: Mapping[str, Array],
+    weights: NDArray[np.float64],
+    lengths: NDArray[np.float64],
+    *,
+    no_length: str = "",
+    quiet: bool = False,
 ) -> Array:
     """Weighted sums of the parts of each row, brought to the length of its kind, (n, d).
 
     `weights` (2**n_roles, n_roles) and `lengths` (2**n_roles,) have a row for each kind; a length of NaN marks a
-    kind that cannot be scaled. Every value is checked before anything is returned. `quiet` leaves rows of zeros unsaid.
+    kind that cannot be scaled, for which `no_length` is the error. Every value is checked before anything is returned.
+    `quiet` leaves rows of zeros unsaid.
     """
     check_same_place(parts)
     columns = list(parts.values())
@@ -77,21 +83,18 @@ def fuse_parts(
     norms, fused = fuse_rows(columns, weights, lengths, out=out)
     for (role, part), norm in zip(parts.items(), norms, strict=True):
         check_values(f"role {role!r}" if role else "X", part, norm, allow_missing=bool(role))
-    _check_kinds(tuple(parts), kind_codes(norms), lengths)
+    _check_kinds(tuple(parts), kind_codes(norms), lengths, no_length)
     if not quiet:
         warn_zero_rows({"fused parts": torch.nonzero(fused < norm_limits(fused.dtype)[0]).flatten().cpu().numpy()})
     return out
 
 
-def _check_kinds(roles: tuple[str, ...], codes: Tensor, lengths: NDArray[np.float64]) -> None:
-    """That every row has a part, and its kind a length."""
+def _check_kinds(roles: tuple[str, ...], codes: Tensor, lengths: NDArray[np.float64], no_length: str) -> None:
+    """Rows without any part, and of kinds without a length, are errors."""
     for code in torch.unique(codes).tolist():
         if code == 0 or np.isnan(lengths[code]):
             rows = few(torch.nonzero(codes == code).flatten().cpu().numpy())
             if code == 0:
                 raise ValueError(f"no part at all in {rows} (roles {', '.join(map(repr, roles))}); drop such rows")
-            kind = "+".join(role for role in roles if role in kinds_of(roles)[code])
-            raise ValueError(
-                f"no spread was learned for documents of kind {kind}, as in {rows}; fit on a corpus where these parts "
-                "occur together"
-            )
+            kind = "+".join(role for r, role in enumerate(roles) if code >> r & 1)
+            raise ValueError(no_length.format(kind=kind, rows=rows))

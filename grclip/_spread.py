@@ -31,14 +31,23 @@ MAX_KINDS = 255
 
 def document_spreads(
     task: SearchTask, qrels: Any = None, *, random_state: Any = 0, **options: Any
-) -> dict[Kind, float]:
+) -> tuple[dict[Kind, float], set[Kind]]:
     """Standard deviation of the similarities of unrelated queries and documents, by kind of document.
 
     The kinds are every set of roles found together in the corpus and every subset of it: a document that has a text
     and an image also tells how a text alone, and an image alone, would score. `options` are those of kind_weights.
+    Returns the kinds of the queries too: to a picture, images are what texts are to a text.
     """
     rng = check_random_state(random_state)
-    asked = _sample(np.flatnonzero(_codes(task.queries)), rng)
+    query_codes = _codes(task.queries)
+    query_kinds = {kinds_of(task.queries.roles)[code] for code in np.unique(query_codes).tolist() if code}
+    if len(query_kinds) > 1:
+        listed = ", ".join(sorted("+".join(sorted(kind)) for kind in query_kinds))
+        warn(
+            f"queries of several kinds ({listed}) have spreads of their own, and equalize=True averages them, which "
+            "fits none: fit one pipeline for each kind of query"
+        )
+    asked = _sample(np.flatnonzero(query_codes), rng)
     queries = _unit_rows(task.queries, task.queries.roles, asked, options)
     codes, roles = _codes(task.corpus), task.corpus.roles
     kinds, sums = kinds_of(roles), {}
@@ -50,7 +59,7 @@ def document_spreads(
         similarities = (queries @ documents.T)[usable]
         squares = float(similarities.var() * similarities.size) if similarities.size else 0.0
         sums[kind] = (len(rows), similarities.size, squares)
-    return _settle(sums)
+    return _settle(sums), query_kinds
 
 
 def _settle(sums: Mapping[Kind, tuple[int, int, float]]) -> dict[Kind, float]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+import joblib
 import numpy as np
 import sklearn
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from grclip._kernels import Array, as_tensor, block_rows, dtype_of, norm_limits
 
-_NOT_THE_USER = tuple(os.path.dirname(file) + os.sep for file in (__file__, sklearn.__file__))
+_NOT_THE_USER = tuple(os.path.dirname(file) + os.sep for file in (__file__, joblib.__file__, sklearn.__file__))
 _FLOATS = ("float16", "float32", "float64")
 _TENSOR_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -31,7 +32,7 @@ def few(rows: NDArray | Sequence[int], one: str = "row", many: str = "rows", sho
 
 
 def warn(message: str) -> None:
-    """Warn on behalf of the line of the user's code that called us, directly or through scikit-learn."""
+    """Warn on behalf of the line of the user's code that called us, directly or through scikit-learn and joblib."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_USER):
         level, frame = level + 1, frame.f_back
@@ -45,8 +46,8 @@ def check_embeddings(x: Any, name: str) -> Array:
         x = np.asarray(x)
         if x.dtype.kind in "OSUT":
             raise TypeError(
-                f"{name} holds {_first_type(x)} objects, not embeddings; encode them first (or, where each is a "
-                "vector, np.stack them into an (n, d) array)"
+                f"{name} holds {_first_type(x)} objects, not embeddings; encode them first, or, where each is a "
+                "vector, make them one (n, d) array with a row of NaN for each that is missing"
             )
     if x.ndim != 2:
         hint = "; a single row is x.reshape(1, -1)" if x.ndim == 1 else ""
@@ -82,6 +83,8 @@ def check_matrix(estimator: Any, x: Any, *, reset: bool) -> Array:
     _refuse_other_arrays(x, "X")
     if isinstance(x, Mapping):
         raise TypeError("X is a dict; wrap columns of one length in Items")
+    if isinstance(x, str | os.PathLike):
+        raise TypeError(f"X is {x!r}; expected embeddings: encode texts and images, and load files, first")
     dtype = getattr(x, "dtype", None)
     if dtype in (bool, torch.bool) or getattr(dtype, "kind", "") in tuple("mM"):
         raise TypeError(f"X has dtype {dtype}; expected a floating dtype")
@@ -169,8 +172,8 @@ def warn_zero_rows(zero: Mapping[str, NDArray[np.intp]]) -> None:
     found = [f"{name}: {few(rows)}" for name, rows in zero.items() if len(rows)]
     if found:
         warn(
-            "rows of zeros (or too short to measure) have no direction: they stay zero, count for no mean and rank "
-            f"last ({'; '.join(found)})"
+            "rows of zeros (or too short to measure) have no direction: they stay zero, count for no mean, and a "
+            f"document that is nothing else ranks last ({'; '.join(found)}). If they mean missing parts, use NaN"
         )
 
 
@@ -179,6 +182,11 @@ def check_qrels(qrels: Any, n_queries: int | None = None, n_documents: int | Non
     if isinstance(qrels, Mapping | str) or not hasattr(qrels, "__len__"):
         raise TypeError(
             f"qrels must be a list of dicts {{document row: grade}}, one per query; got {type(qrels).__name__}"
+        )
+    if len(getattr(qrels, "shape", ())) == 2:
+        raise TypeError(
+            f"qrels is a table of shape {tuple(qrels.shape)}; expected a list of dicts, e.g. "
+            "[{row: grade for row, grade in enumerate(line) if grade} for line in table]"
         )
     qrels = list(qrels)  # by position, whatever the labels of a pandas Series
     if n_queries is not None and len(qrels) != n_queries:

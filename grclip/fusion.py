@@ -7,6 +7,7 @@ from numbers import Real
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
@@ -23,7 +24,7 @@ from grclip._validation import (
     refuse_other_encoder,
     remember_width,
 )
-from grclip.items import Items, SearchTask, encoder_of, parts_of
+from grclip.items import Items, SearchTask, encoder_of, parts_of, refuse_documents_as_y
 
 
 class MultimodalFuser(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
@@ -56,8 +57,10 @@ class MultimodalFuser(TransformerMixin, BaseEstimator, auto_wrap_output_keys=Non
     spread_ : dict of frozenset of str to float
         Only with equalize: for every set of roles found together in the corpus, and every subset of it, the standard
         deviation of the dot products of fused unit documents with unit queries that they are not relevant to.
-    query_roles_ : frozenset of str
-        Roles of the queries, where fit saw a SearchTask; else empty.
+    query_roles_, document_roles_ : frozenset of str
+        Roles of the queries and of the corpus, where fit saw a SearchTask; else empty.
+    query_kinds_ : set of frozenset of str
+        Only with equalize: the sets of parts that the queries of fit had.
     encoder_ : str or None
         Fingerprint of the encoder of the vectors that fit saw, where it was known.
 
@@ -67,12 +70,14 @@ class MultimodalFuser(TransformerMixin, BaseEstimator, auto_wrap_output_keys=Non
         For parts that are not embeddings, and for parameters of a wrong type.
     ValueError
         For alpha outside 0 to 1, weights that are negative, all zero or leave out a role, a row without any part,
-        a kind of document without a spread, qrels that do not fit the task, or ``equalize=True`` without queries.
+        a kind of document without a spread, queries of a kind that spreads were not measured with, qrels that do not
+        fit the task, or ``equalize=True`` without queries.
 
     Warns
     -----
     UserWarning
-        For rows of zeros, and for kinds with too few rows to measure a spread: they get the pooled one.
+        For rows of zeros; for kinds with too few rows to measure a spread: they get the pooled one; and for spreads
+        measured on queries of several kinds.
 
     See Also
     --------
@@ -85,6 +90,8 @@ class MultimodalFuser(TransformerMixin, BaseEstimator, auto_wrap_output_keys=Non
     unit rows. Parts are weighted as they come, not normalised first: a removed mean leaves them shorter, and that is
     how the source [1]_ fuses them. Spreads are our own addition: removing means leaves the similarities of a text
     query to unrelated texts about twice as widely spread as those to unrelated images, so texts still win the ranks.
+    For a picture that is asked with it is the other way round: spreads belong to a kind of query, so fit a pipeline for
+    each. Rank by dot product; an index that normalises vectors (cosine) would undo them.
 
     References
     ----------
@@ -104,6 +111,8 @@ class MultimodalFuser(TransformerMixin, BaseEstimator, auto_wrap_output_keys=Non
     n_features_in_: int
     spread_: dict[frozenset[str], float]
     query_roles_: frozenset[str]
+    document_roles_: frozenset[str]
+    query_kinds_: set[frozenset[str]]
     encoder_: str | None
 
     def __init__(
@@ -129,7 +138,8 @@ class MultimodalFuser(TransformerMixin, BaseEstimator, auto_wrap_output_keys=Non
         X : SearchTask, Items or array of shape (n, d)
             Embeddings, as a rule with the gap removed.
         y : list of dict, default=None
-            qrels: grades by document row, one dict per query. Pairs graded above 0 are left out of the spreads.
+            qrels: grades by document row, one dict per query. Pairs graded above 0 are left out of the spreads, which
+            are a little wide without: give them where you have them.
 
         Returns
         -------
@@ -142,26 +152,30 @@ class MultimodalFuser(TransformerMixin, BaseEstimator, auto_wrap_output_keys=Non
             As said of the class; the instance is then as it was.
         """
         self._check_parameters()
-        if not isinstance(X, SearchTask):
-            self._refuse_equalize(X)
+        refuse_documents_as_y(y)
         if not isinstance(X, SearchTask | Items):
             x = check_matrix(self, X, reset=True)
             check_values("X", x, row_norms(x), allow_missing=False)
+            self._refuse_equalize(X)
             remember_width(self, X)
-            return self._remember(frozenset(), None, None)
+            return self._remember(None)
+        if isinstance(X, Items):
+            self._refuse_equalize(X)
         width = check_width(self, parts_of(X), None)
         sides = (X.queries, X.corpus) if isinstance(X, SearchTask) else (X,)
         for side in sides:
             kind_weights(side.roles, **self._weighting())
-        if self.weights and not any(role in side for side in sides for role in self.weights):
+        unknown = [role for role in self.weights or () if not any(role in side for side in sides)]
+        if unknown:
             found = ", ".join(repr(role) for side in sides for role in side)
-            raise ValueError(f"weights name {', '.join(map(repr, self.weights))}, but X has the roles {found}")
+            raise ValueError(f"weights name {', '.join(map(repr, unknown))}, but X has the roles {found}")
         qrels = check_qrels(y, len(X.queries), len(X.corpus)) if isinstance(X, SearchTask) and y is not None else None
-        spread = None
+        learned = {}
         if self.equalize and isinstance(X, SearchTask):
-            spread = document_spreads(X, qrels, random_state=self.random_state, **self._weighting())
+            spread, kinds = document_spreads(X, qrels, random_state=self.random_state, **self._weighting())
+            learned = {"spread_": spread, "query_kinds_": kinds}
         remember_width(self, X, width)
-        return self._remember(frozenset(X.queries if isinstance(X, SearchTask) else ()), encoder_of(X), spread)
+        return self._remember(X, **learned)
 
     def transform(self, X: Any) -> Any:
         """Fuse the parts of each row.
@@ -186,44 +200,61 @@ class MultimodalFuser(TransformerMixin, BaseEstimator, auto_wrap_output_keys=Non
         self._check_parameters()
         if isinstance(X, SearchTask):
             parts_of(X)
-            return SearchTask(self._fuse_side(X.queries, scale=False), self._fuse_side(X.corpus, scale=self.equalize))
+            return SearchTask(self._fuse_side(X.queries, queries=True), self._fuse_side(X.corpus, queries=False))
         if isinstance(X, Items):
-            queries = self._are_queries(X)
-            return self._fuse_side(X, scale=self.equalize and not queries)
-        self._refuse_equalize(X)
+            return self._fuse_side(X, queries=self._are_queries(X))
         x = check_matrix(self, X, reset=False)
+        self._refuse_equalize(X)
         return fuse_parts({"": x}, np.array([[0.0], [1.0]]), np.ones(2))
 
-    def _fuse_side(self, items: Items, *, scale: bool) -> Array:
-        """The fused rows of one side, brought to the length of their kind or to 1."""
+    def _fuse_side(self, items: Items, *, queries: bool) -> Array:
+        """The fused rows of one side."""
         refuse_other_encoder(self, self.encoder_, encoder_of(items))
         parts = parts_of(items)
         check_width(self, parts, self.n_features_in_)
         weights = kind_weights(items.roles, **self._weighting())
-        lengths = np.ones(len(weights))
-        if scale:
-            if not hasattr(self, "spread_"):
-                raise NotFittedError("equalize=True, but this MultimodalFuser was fitted without it: fit it again")
-            lengths = 1 / np.array([self.spread_.get(kind, np.nan) for kind in kinds_of(items.roles)])
-        return fuse_parts(parts, weights, lengths)
+        lengths, no_length = self._lengths(items.roles, queries=queries)
+        return fuse_parts(parts, weights, lengths, no_length=no_length)
+
+    def _lengths(self, roles: tuple[str, ...], *, queries: bool) -> tuple[NDArray[np.float64], str]:
+        """The length of fused rows of each kind, NaN where it is not known, and what to say of such rows."""
+        kinds = kinds_of(roles)
+        if not self.equalize:
+            return np.ones(len(kinds)), ""
+        if not hasattr(self, "spread_"):
+            raise NotFittedError("equalize=True, but this MultimodalFuser was fitted without it: fit it again")
+        asked = ", ".join(sorted("+".join(sorted(kind)) for kind in self.query_kinds_))
+        if queries:
+            return np.array([1.0 if kind in self.query_kinds_ else np.nan for kind in kinds]), (
+                f"spreads were measured with queries of kind {asked}, and differ for kind {{kind}}, as in {{rows}}: "
+                "fit one pipeline for each kind of query"
+            )
+        return 1 / np.array([self.spread_.get(kind, np.nan) for kind in kinds]), (
+            "no spread was learned for documents of kind {kind}, as in {rows}; fit on a corpus where these parts occur "
+            f"together (queries were of kind {asked})"
+        )
 
     def _are_queries(self, items: Items) -> bool:
-        """Whether these are queries, by the roles that fit saw on that side."""
-        asked = self.query_roles_.intersection(items.roles)
-        if asked and len(asked) < len(items.roles):
+        """Whether these are queries, by the roles that fit saw on either side."""
+        asked = [role for role in items.roles if role in self.query_roles_]
+        told = [role for role in items.roles if role in self.document_roles_]
+        if asked and told:
             raise ValueError(
-                f"these Items mix roles of queries ({', '.join(sorted(asked))}) and of documents "
-                f"({', '.join(role for role in items.roles if role not in asked)}); transform each side by itself"
+                f"these Items mix roles of queries ({', '.join(asked)}) and of documents ({', '.join(told)}); "
+                "transform each side by itself"
             )
         return bool(asked)
 
-    def _remember(self, roles: frozenset[str], encoder: str | None, spread: dict[frozenset[str], float] | None) -> Self:
+    def _remember(self, X: SearchTask | Items | None, **learned: Any) -> Self:
         """Store what was fitted; what an earlier fit left and this one did not learn goes."""
-        self.query_roles_, self.encoder_ = roles, encoder
-        if spread is not None:
-            self.spread_ = spread
-        elif hasattr(self, "spread_"):
-            del self.spread_
+        sides = (X.queries, X.corpus) if isinstance(X, SearchTask) else ((), ())
+        self.query_roles_, self.document_roles_ = frozenset(sides[0]), frozenset(sides[1])
+        self.encoder_ = encoder_of(X)
+        for name in ("spread_", "query_kinds_"):
+            if name in learned:
+                setattr(self, name, learned[name])
+            elif hasattr(self, name):
+                delattr(self, name)
         return self
 
     def _weighting(self) -> dict[str, Any]:

@@ -13,7 +13,17 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from grclip._kernels import Array, dtype_of, empty_like, is_writable, overlap, row_norms, shift_rows, sum_rows
+from grclip._kernels import (
+    Array,
+    dtype_of,
+    empty_like,
+    is_writable,
+    norm_limits,
+    overlap,
+    row_norms,
+    shift_rows,
+    sum_rows,
+)
 from grclip._validation import (
     check_flag,
     check_matrix,
@@ -24,11 +34,14 @@ from grclip._validation import (
     warn,
     warn_zero_rows,
 )
-from grclip.items import Items, SearchTask, encoder_of, parts_of, with_parts
+from grclip.items import Items, SearchTask, encoder_of, parts_of, refuse_documents_as_y, with_parts
 from grclip.persistence import load_state, save_state
 
 UNNAMED = ""
 """The role of a bare 2-D array."""
+
+UNIT_TOLERANCE = 0.02
+"""How far from 1 the length of a unit row may be; half precision is off by up to half of that."""
 
 
 class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
@@ -69,7 +82,8 @@ class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     Warns
     -----
     UserWarning
-        For rows of zeros, and once where the encoder is known on one side only.
+        For rows of zeros, for rows not of unit length with ``normalize=False``, and once where the encoder is known on
+        one side only.
 
     See Also
     --------
@@ -128,6 +142,7 @@ class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         TypeError, ValueError
             As said of the class; the instance is then as it was.
         """
+        refuse_documents_as_y(y)
         means, counts, width, encoder = self._sum(X, width=None)
         if not means:
             raise ValueError("X has no row to learn a mean from: all are missing or zero")
@@ -339,14 +354,21 @@ class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         check_flag("copy", self.copy)
         parts = self._parts(X, reset=width is None)
         width = check_width(self, parts, width)
-        means, counts, zero = {}, {}, {}
+        means, counts, zero, lengths = {}, {}, {}, list[float]()
         for role, part in parts.items():
             total, norms = sum_rows(part, normalize=self.normalize)
             zero[_name(role)] = _check(role, part, norms)
             count = len(part) - int(norms.isnan().sum()) - len(zero[_name(role)])
             if count:
                 means[role], counts[role] = total / count, count
+                usable = norms[norms >= norm_limits(dtype_of(part))[0]]
+                lengths += [float(usable.min()), float(usable.max())]
         warn_zero_rows(zero)
+        if not self.normalize and lengths and max(abs(length - 1) for length in lengths) > UNIT_TOLERANCE:
+            warn(
+                f"normalize=False, but rows have lengths from {min(lengths):.3g} to {max(lengths):.3g}: means of rows "
+                "that are not of unit length ruin the ranking"
+            )
         return means, counts, width, encoder_of(X)
 
     def _shift(self, X: Any, *, sign: int, normalize: bool) -> Any:
@@ -389,7 +411,7 @@ class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         known = ", ".join(repr(name) for name in self.means_ if name) or "one bare array"
         raise ValueError(
             f"no mean was learned for {_name(role)}; this {type(self).__name__} was fitted on {known}. "
-            "Fit it on data with rows of that role"
+            + ("Say which role it has: Items({'query': X})" if role == UNNAMED else "Fit it on rows of that role too")
         )
 
     def _remember(self, X: Any, means: dict, counts: dict, width: int, encoder: str | None) -> None:

@@ -11,27 +11,33 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grclip._columns import as_column, describe, is_missing, row_key, take_rows
+from grclip._columns import as_column, describe, is_missing, row_key, stack_vectors, take_rows
 from grclip._kernels import Array
 from grclip._validation import check_embeddings
 
+_TEXTS = ["query", "text", "title", "headline", "body", "summary", "abstract", "description", "caption", "question"]
+_IMAGES = ["image", "photo", "picture", "cover", "thumbnail", "screenshot"]
+
 MODALITIES: Mapping[str, str] = MappingProxyType(
-    dict.fromkeys(["query", "text", "title", "body", "caption", "abstract", "description", "query_text"], "text")
-    | dict.fromkeys(["image", "query_image", "cover", "photo", "picture", "screenshot", "thumbnail"], "image")
-    | dict.fromkeys(["audio", "query_audio"], "audio")
-    | dict.fromkeys(["video", "query_video"], "video")
+    dict.fromkeys(_TEXTS, "text") | dict.fromkeys(_IMAGES, "image") | {"audio": "audio", "video": "video"}
 )
-"""The modality of the roles that are known by name."""
+"""The modality of the roles that are known by name; ``query_`` before a name changes nothing."""
 
 
-def modality_of(role: str, modalities: Mapping[str, str] | None = None) -> str:
-    """The modality of a role: as given, else as known by its name, else an error."""
-    found = (modalities or {}).get(role) or MODALITIES.get(role)
-    if found is None:
-        raise ValueError(f"the modality of role {role!r} is unknown; say it with modalities={{{role!r}: 'image'}}")
-    if found not in ("text", "image", "audio", "video"):
-        raise ValueError(f"modalities[{role!r}] is {found!r}; expected 'text', 'image', 'audio' or 'video'")
-    return found
+def modalities_of(roles: Iterable[str], modalities: Mapping[str, str] | None = None) -> list[str]:
+    """The modality of each role: as given, else as known by its name, else an error."""
+    given = modalities or {}
+    found = {role: given.get(role) or MODALITIES.get(role.removeprefix("query_")) for role in roles}
+    unknown = [role for role, modality in found.items() if modality is None]
+    if unknown:
+        raise ValueError(
+            f"unknown modality of {', '.join(map(repr, unknown))}; say for each whether it is 'text', 'image', 'audio' "
+            f"or 'video': modalities={{{', '.join(f'{role!r}: ...' for role in unknown)}}}"
+        )
+    for role, modality in found.items():
+        if modality not in ("text", "image", "audio", "video"):
+            raise ValueError(f"modalities[{role!r}] is {modality!r}; expected 'text', 'image', 'audio' or 'video'")
+    return [str(modality) for modality in found.values()]
 
 
 class Items:
@@ -45,7 +51,8 @@ class Items:
     parts : mapping of str to array-like, or DataFrame
         Columns of equal length n. Lists and pandas columns hold raw values, where None (or pandas' NaN and NA) is a
         missing part and ``""`` is a text like any other. (n, d) arrays and tensors hold embeddings, one row each,
-        of dtype float16, bfloat16, float32 or float64; a row of NaN throughout is a missing part.
+        of dtype float16, bfloat16, float32 or float64; a row of NaN throughout is a missing part. A list of vectors
+        (some None) becomes such an array, where the name of the role does not say that it is sound.
     encoder : str, default=None
         Fingerprint of the model that made the vectors; None where it is unknown. Items made of Items keep theirs.
 
@@ -75,6 +82,10 @@ class Items:
     -----
     Arrays are kept, not copied. Whether a row is partly NaN is checked where the values are read.
 
+    Roles that have a modality by name: query, text, title, headline, body, summary, abstract, description, caption and
+    question are texts; image, photo, picture, cover, thumbnail and screenshot are images; audio and video are
+    themselves; and so is each with ``query_`` before it.
+
     Examples
     --------
     >>> from grclip import Items
@@ -98,7 +109,7 @@ class Items:
             encoder = parts.encoder
         if encoder is not None and not isinstance(encoder, str):
             raise TypeError(f"encoder must be a fingerprint (str) or None; got {encoder!r}")
-        columns = {_check_role(role): as_column(role, parts[role]) for role in parts.keys()}  # noqa: SIM118 (DataFrames)
+        columns = {_check_role(role): _as_part(role, parts[role]) for role in parts.keys()}  # noqa: SIM118 (DataFrames)
         lengths = {role: len(column) for role, column in columns.items()}
         if not columns or not max(lengths.values()):
             raise ValueError(
@@ -242,6 +253,11 @@ class Items:
         for name, value in state.items():
             setattr(self, name, value)
 
+    def __array__(self, *args: Any, **options: Any) -> NDArray:
+        raise TypeError(
+            f"{self!r} is no single array; fuse its parts (MultimodalFuser) or take one, e.g. items['text']"
+        )
+
     def __repr__(self) -> str:
         shown = ", ".join(f"{role}={describe(part)}" for role, part in self._parts.items())
         return f"Items(n={self._length}, {shown}{f', encoder={self._encoder!r}' if self._encoder else ''})"
@@ -263,6 +279,10 @@ class SearchTask:
 
     Attributes
     ----------
+    queries : Items or array of shape (n_queries, d)
+        As given.
+    corpus : Items or array of shape (n_documents, d)
+        As given.
     encoder : str or None
         Fingerprint of the model that made the vectors, where either side knows it.
     shape : tuple of int
@@ -337,6 +357,9 @@ class SearchTask:
         object.__setattr__(task, "corpus", self.corpus)
         return task
 
+    def __array__(self, *args: Any, **options: Any) -> NDArray:
+        raise TypeError("a SearchTask is no single array; take task.queries or task.corpus")
+
     def __sklearn_clone__(self) -> Self:
         return self
 
@@ -356,7 +379,8 @@ def parts_of(X: Items | SearchTask | Mapping[str, Any]) -> dict[str, Array]:
         return parts_of(X.queries) | parts_of(X.corpus)
     if not len(X):
         raise ValueError(f"X holds nothing; expected at least one {'row' if isinstance(X, Items) else 'role'}")
-    return {_check_role(role): check_embeddings(part, f"role {role!r}") for role, part in X.items()}
+    vectors = X if isinstance(X, Items) else {role: stack_vectors(part) for role, part in X.items()}
+    return {_check_role(role): check_embeddings(part, f"role {role!r}") for role, part in vectors.items()}
 
 
 def with_parts(X: Any, parts: dict[str, Array]) -> Any:
@@ -365,6 +389,20 @@ def with_parts(X: Any, parts: dict[str, Array]) -> Any:
         sides = [side.replace({role: parts[role] for role in side}) for side in (X.queries, X.corpus)]
         return SearchTask(*sides)
     return X.replace(parts) if isinstance(X, Items) else parts
+
+
+def refuse_documents_as_y(y: Any) -> None:
+    """A corpus in the place of y is an error: y takes relevance, or nothing."""
+    if isinstance(y, Items | SearchTask):
+        raise TypeError(
+            f"y is {type(y).__name__}; a corpus goes beside the queries: fit(SearchTask(queries, corpus), qrels)"
+        )
+
+
+def _as_part(role: str, values: Any) -> Any:
+    """A column; a list of vectors becomes one array, unless it may be a list of sounds."""
+    known = MODALITIES.get(role.removeprefix("query_"), "audio")
+    return as_column(role, values if known == "audio" else stack_vectors(values))
 
 
 def _check_role(role: Any) -> str:

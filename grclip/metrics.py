@@ -12,6 +12,8 @@ from torch import Tensor
 from grclip._validation import check_k, check_qrels, few
 from grclip.items import SearchTask
 
+__all__ = ["ndcg_score", "recall_score", "reciprocal_rank_score", "retrieval_scorer"]
+
 Qrels = Sequence[Mapping[int, float]]
 
 _GAINS: dict[str, Callable[[NDArray], NDArray]] = {

@@ -43,6 +43,8 @@ def save_state(
         If the file cannot be written.
     """
     path = Path(path).resolve()  # through a link, not over it
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(path.parent)!r} to write {path.name!r} to")
     metadata = {_KEY: json.dumps({"schema_version": SCHEMA_VERSION, "class": kind, **header})}
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:

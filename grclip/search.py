@@ -13,7 +13,7 @@ from torch import Tensor
 from grclip._kernels import Array, device_of, row_norms
 from grclip._topk import top_k
 from grclip._validation import check_k, check_matrix, check_values, remember_width, warn_zero_rows
-from grclip.items import Items, SearchTask
+from grclip.items import Items, SearchTask, refuse_documents_as_y
 
 
 class ExactRetriever(BaseEstimator):
@@ -95,6 +95,7 @@ class ExactRetriever(BaseEstimator):
         TypeError, ValueError
             As said of the class; the instance is then as it was.
         """
+        refuse_documents_as_y(y)
         corpus = check_matrix(self, _fused(X.corpus if isinstance(X, SearchTask) else X), reset=True)
         check_k(self.k, corpus.shape[0])
         if self.block_size is not None:

@@ -17,7 +17,7 @@ from grclip.metrics import ndcg_score, retrieval_scorer
 @parametrize_with_checks(
     [ModalityGapRemover(), ModalityGapRemover(normalize=False), MultimodalFuser(), ExactRetriever(k=1)]
 )
-@pytest.mark.filterwarnings("ignore:rows of zeros")
+@pytest.mark.filterwarnings("ignore:rows of zeros", "ignore:normalize=False, but rows have lengths")
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 

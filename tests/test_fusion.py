@@ -7,7 +7,7 @@ import pytest
 import reference
 import torch
 from conftest import make_mixed, unit
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.exceptions import NotFittedError
 from strategies import TOLERANCE, dtype_name, embeddings, to_numpy
@@ -44,6 +44,8 @@ def test_alpha_matches_the_reference(parts, alpha):
 @given(documents(), st.lists(st.sampled_from([0.0, 0.5, 2.0]), min_size=4, max_size=4).filter(any))
 def test_weights_match_the_reference(parts, values):
     weights = dict(zip(("title", "body", "cover", "image"), values, strict=True))
+    weights = {role: weights[role] for role in parts}
+    assume(any(weights.values()))
     out = MultimodalFuser(weights=weights).fit_transform(Items(parts))
     np.testing.assert_allclose(out, reference.fuse(parts, weights=weights), atol=1e-12)
 
@@ -98,7 +100,7 @@ def test_dtypes_are_promoted_within_a_library(rng):
 def test_roles_of_other_names_have_the_modality_they_are_given(rng):
     sketch, text = rng.normal(size=(2, 3, 4))
     items = Items({"sketch": sketch, "text": text})
-    with pytest.raises(ValueError, match="modality of role 'sketch' is unknown"):
+    with pytest.raises(ValueError, match="unknown modality of 'sketch'"):
         MultimodalFuser().fit(items)
     out = MultimodalFuser(0.25, modalities={"sketch": "image"}).fit_transform(items)
     np.testing.assert_allclose(out, unit(0.25 * text + 0.75 * sketch))
@@ -267,8 +269,30 @@ def test_fit_does_not_speak_of_zero_rows_that_transform_names(mixed):
 
 def test_weights_that_name_no_role_of_the_data_are_an_error(mixed):
     task, _ = mixed
-    with pytest.raises(ValueError, match="weights name 'txt', 'img', but X has the roles 'query', 'text', 'image'"):
-        MultimodalFuser(weights={"txt": 1.0, "img": 0.5}).fit(task)
+    for weights in ({"txt": 1.0}, {"text": 1.0, "image": 0.5, "txt": 1.0}):
+        with pytest.raises(ValueError, match="weights name 'txt', but X has the roles 'query', 'text', 'image'"):
+            MultimodalFuser(weights=weights).fit(task)
+
+
+def test_spreads_belong_to_a_kind_of_query(rng):
+    task, qrels = make_mixed(rng)
+    picture = rng.normal(size=(30, 16))
+    fuser = MultimodalFuser(equalize=True).fit(task, qrels)
+    assert fuser.query_kinds_ == {frozenset({"query"})}
+    with_picture = Items({"query": task.queries["query"], "query_image": picture})
+    for asked in (Items({"query_image": picture}), with_picture):
+        with pytest.raises(ValueError, match=r"measured with queries of kind query, and differ for kind .*query_image"):
+            fuser.transform(SearchTask(asked, task.corpus))
+    with pytest.raises(ValueError, match=r"documents of kind query_image, .*\(queries were of kind query\)"):
+        fuser.transform(Items({"query_image": picture}))
+    picture[:10] = np.nan
+    several = SearchTask(Items({"query": task.queries["query"], "query_image": picture}), task.corpus)
+    with pytest.warns(
+        UserWarning, match=r"queries of several kinds \(query, query\+query_image\) have spreads of their own"
+    ):
+        fuser.fit(several, qrels)
+    assert len(fuser.transform(several).queries) == 30
+    assert MultimodalFuser().fit(task).transform(several.queries).shape == (30, 16)
 
 
 def test_only_the_ratio_of_weights_counts(mixed):
@@ -367,6 +391,7 @@ def test_wrong_parameters(mixed, parameters, error, message):
         ([{0: None}] * 30, ValueError, r"qrels\[0\]\[0\] is None"),
         ([[0]] * 30, TypeError, r"qrels\[0\] is \[0\]; expected a dict"),
         ({0: 1}, TypeError, "qrels must be a list of dicts .*; got dict"),
+        (np.eye(30), TypeError, r"qrels is a table of shape \(30, 30\); expected a list of dicts, e.g."),
     ],
 )
 @pytest.mark.parametrize("equalize", [False, True])
@@ -409,8 +434,11 @@ def test_bad_structure(rng, mixed):
         MultimodalFuser(modalities=dict.fromkeys(map(str, range(17)), "text")).fit(
             Items({str(i): np.eye(3) for i in range(17)})
         )
-    with pytest.raises(TypeError, match="X is a dict; wrap columns of one length in Items"):
-        fuser.transform({"text": rng.normal(size=(3, 16))})
+    for call in (fuser.transform, MultimodalFuser(equalize=True).fit):
+        with pytest.raises(TypeError, match="X is a dict; wrap columns of one length in Items"):
+            call({"text": rng.normal(size=(3, 16))})
+    with pytest.raises(TypeError, match="y is Items; a corpus goes beside the queries"):
+        fuser.fit(task.queries, task.corpus)
     with pytest.raises(NotFittedError):
         MultimodalFuser().transform(task)
 

@@ -16,6 +16,8 @@ from strategies import TOLERANCE, dtype_name, embeddings, lay_out, to_numpy
 
 from grclip import Items, ModalityGapRemover, SearchTask
 
+pytestmark = pytest.mark.filterwarnings("ignore:normalize=False, but rows have lengths")
+
 
 def rows(rng, n=6, d=4):
     return rng.normal(size=(n, d)) + 1
@@ -133,6 +135,23 @@ def test_rows_that_are_not_normalised_first_change_the_mean(rng):
     x = rows(rng) * np.arange(1, 7)[:, None]
     assert not np.allclose(ModalityGapRemover(normalize=False).fit(x).means_[""], unit(x).mean(0))
     np.testing.assert_allclose(ModalityGapRemover(normalize=False).fit(x).means_[""], x.mean(0))
+
+
+def test_lengths_that_will_ruin_the_mean_are_warned_of(rng):
+    remover = ModalityGapRemover(normalize=False)
+    x = unit(rows(rng))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        remover.fit({"text": x.astype(np.float16), "image": torch.from_numpy(x).bfloat16()})
+    with pytest.warns(UserWarning, match="normalize=False, but rows have lengths from 1 to 3: means of rows that"):
+        remover.fit({"text": x, "image": x * np.array([1, 1, 1, 3, 1, 1])[:, None]})
+
+
+def test_a_calibration_dict_may_hold_lists_of_vectors(rng):
+    x = rows(rng)
+    expected = ModalityGapRemover().fit({"x": x}).means_["x"]
+    for listed in (x.tolist(), [*x, None], [x[0], None, *x[1:]]):
+        np.testing.assert_allclose(ModalityGapRemover().fit({"x": listed}).means_["x"], expected, rtol=1e-12)
 
 
 def test_output_is_not_normalised_again(rng):
@@ -351,8 +370,12 @@ def test_other_bad_input(rng):
         remover.fit({"text": rows(rng), "image": rows(rng, d=5)})
     with pytest.raises(ValueError, match=r"no mean was learned for role 'query'.*fitted on 'text', 'image'"):
         remover.transform(Items({"query": rows(rng)}))
-    with pytest.raises(ValueError, match="no mean was learned for X"):
+    with pytest.raises(ValueError, match=r"no mean was learned for X.*Items\(\{'query': X\}\)"):
         remover.transform(rows(rng))
+    with pytest.raises(TypeError, match="X is 'a red bicycle'; expected embeddings"):
+        remover.transform("a red bicycle")
+    with pytest.raises(TypeError, match=r"y is Items; a corpus goes beside the queries"):
+        remover.fit(Items({"text": rows(rng)}), Items({"image": rows(rng)}))
     with pytest.raises(ValueError, match="X holds nothing; expected at least one role"):
         remover.fit({})
     with pytest.raises(ValueError, match="X holds nothing; expected at least one row"):

@@ -157,6 +157,25 @@ def test_the_readme_example_runs_as_written(capsys):
     assert re.search(r"\[\[ *0 .*\n *\[ *1 ", printed), "each query finds its document first"
 
 
+def test_the_readme_shows_what_its_example_prints(capsys):
+    example, printed = re.search(
+        r"```python\n(.*?)```\n\n```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    ).groups()
+    exec(compile(example, "README.md", "exec"), {})
+    assert capsys.readouterr().out == printed
+
+
+def test_the_blocks_of_the_guide_run_one_after_the_other(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "guide.md").read_text(), re.DOTALL)
+    names = {}
+    for block in blocks:
+        exec(compile(block, "guide.md", "exec"), names)
+    assert len(blocks) == 8
+    printed = capsys.readouterr().out
+    assert "'query': 200" in printed
+    assert names["per_query"].mean() > 0.9
+
+
 def test_the_readme_has_two_commands():
     commands = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert [len(command.strip().splitlines()) for command in commands] == [1, 1]

@@ -10,7 +10,7 @@ from sklearn.model_selection import KFold, ShuffleSplit, train_test_split
 from sklearn.utils import _safe_indexing
 
 from grclip import Items, SearchTask
-from grclip.items import modality_of
+from grclip.items import modalities_of
 
 TEXTS = ["a red bicycle", None, "", "tea"]
 
@@ -227,14 +227,44 @@ def test_replace(items):
 
 
 def test_modalities():
-    assert [modality_of(role) for role in ("query", "title", "query_image", "cover", "audio", "video")] == [
-        "text", "text", "image", "image", "audio", "video"]  # fmt: skip
-    assert modality_of("sketch", {"sketch": "image"}) == "image"
-    assert modality_of("text", {"text": "image"}) == "image"
-    with pytest.raises(ValueError, match=r"role 'sketch' is unknown; say it with modalities=\{'sketch'"):
-        modality_of("sketch")
+    roles = ["query", "title", "query_image", "cover", "audio", "query_video", "query_title"]
+    assert modalities_of(roles) == ["text", "text", "image", "image", "audio", "video", "text"]
+    assert modalities_of(["sketch", "text"], {"sketch": "image", "text": "image"}) == ["image", "image"]
+    with pytest.raises(
+        ValueError, match=r"unknown modality of 'sketch', 'brand'; .*modalities=\{'sketch': ..., 'brand': ...\}"
+    ):
+        modalities_of(["text", "sketch", "brand"])
     with pytest.raises(ValueError, match="expected 'text', 'image', 'audio' or 'video'"):
-        modality_of("sketch", {"sketch": "drawing"})
+        modalities_of(["sketch"], {"sketch": "drawing"})
+
+
+def test_a_column_of_vectors_is_stacked_with_a_row_of_nan_for_each_that_is_missing():
+    vectors = [np.ones(3, np.float32), None, np.zeros(3, np.float32)]
+    frame = pd.DataFrame({"text": ["a", "b", "c"], "image": vectors})
+    expected = np.array([[1, 1, 1], [np.nan] * 3, [0, 0, 0]])
+    for items in (Items({"image": vectors}), Items(frame), Items.from_records([{"image": v} for v in vectors])):
+        assert items["image"].dtype == np.float32
+        np.testing.assert_array_equal(items["image"], expected)
+    assert Items({"text": [[0.5, 1.0], [2.0, 3.0]]})["text"].tolist() == [[0.5, 1.0], [2.0, 3.0]]
+
+
+@pytest.mark.parametrize("values", [
+    [np.ones(3), np.ones(4)], [np.ones(3), "a"], [np.ones((2, 2)), np.ones((2, 2))], [np.ones(3, int)] * 2, [[1, 2]],
+    [(np.ones(3), 16_000)] * 2, [[], []],
+])  # fmt: skip
+def test_other_values_stay_as_they_are(values):
+    assert Items({"image": values})["image"].dtype == object
+
+
+def test_sounds_are_never_stacked():
+    for role in ("audio", "query_audio", "jingle"):
+        assert Items({role: [np.ones(3), None, np.ones(3)]})[role].dtype == object
+
+
+def test_items_and_tasks_are_no_arrays(items, task):
+    for value, message in ((items, "fuse its parts"), (task, r"take task\.queries or task\.corpus")):
+        with pytest.raises(TypeError, match=message):
+            np.asarray(value)
 
 
 @pytest.fixture

@@ -69,6 +69,12 @@ def test_the_benchmark_prints_its_tables(real_clip, capsys, monkeypatch):
     assert "| | all | text | image | text+image |" in printed
 
 
+def test_the_benchmark_has_a_help_page(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        benchmark.main(["--help"])
+    assert "GRCLIP_REAL_DATA" in capsys.readouterr().out
+
+
 def test_without_data_the_benchmark_says_what_to_set(monkeypatch):
     monkeypatch.delenv("GRCLIP_REAL_DATA", raising=False)
     with pytest.raises(SystemExit, match="set GRCLIP_REAL_DATA to the folder"):

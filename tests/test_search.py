@@ -239,6 +239,8 @@ def test_other_wrong_input():
         ExactRetriever(k=1).fit(SearchTask(Items({"query": np.eye(3)}), Items({"text": np.eye(3)})))
     with pytest.raises(TypeError, match="X is a dict"):
         retriever.predict({"query": np.eye(3)})
+    with pytest.raises(TypeError, match="y is Items; a corpus goes beside the queries"):
+        ExactRetriever(k=1).fit(np.eye(3), Items({"text": np.eye(3)}))
     with pytest.raises(NotFittedError):
         ExactRetriever().predict(np.eye(3))
 
