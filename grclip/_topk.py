@@ -124,7 +124,7 @@ def _exact_rows(q: Tensor, corpus: Array, rows: Tensor) -> Tensor:
     for queries in row_blocks(q, max(1, _PRODUCTS // (rows.shape[1] * q.shape[1]))):
         wanted = rows[queries].flatten()
         found = as_tensor(corpus[wanted if isinstance(corpus, Tensor) else wanted.numpy()])
-        out[queries] = _exact(q[queries, None], found.view(-1, rows.shape[1], q.shape[1]))
+        out[queries] = _exact(q[queries, None], found.reshape(-1, rows.shape[1], q.shape[1]))
     return out
 
 
