@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -61,8 +62,7 @@ def as_column(role: str, values: Any) -> Any:
         column[i] = None if _is_na(value) else value
     if len(column) and all(isinstance(value, int | float | complex) for value in column):
         raise ValueError(f"role {role!r} is 1-D and numeric; expected (n, d): one row of numbers per item")
-    column.flags.writeable = False
-    return column
+    return freeze(column)
 
 
 def stack_vectors(values: Any) -> Any:
@@ -72,21 +72,40 @@ def stack_vectors(values: Any) -> Any:
         return values
     if not _is_vector(next((value for value in values if not _is_na(value)), None)):
         return values
-    rows = [None if _is_na(value) else value for value in values]
-    vectors = [np.asarray(row) for row in rows if _is_vector(row)]
-    missing = sum(row is None for row in rows)
-    if len(vectors) + missing < len(rows) or len({len(vector) for vector in vectors}) > 1:
+    there = np.array([not _is_na(value) for value in values])
+    present: Any = [value for value in values if not _is_na(value)]
+    tensors = isinstance(present[0], Tensor)
+    if any(not _is_vector(v) or isinstance(v, Tensor) != tensors or len(v) != len(present[0]) for v in present):
         return values
-    out = np.full((len(rows), len(vectors[0])), np.nan, dtype=np.result_type(*vectors))
-    out[[row is not None for row in rows]] = vectors
+    stacked: Any = torch.stack(present).detach() if tensors else np.array(present)
+    if not tensors and stacked.dtype.kind != "f":
+        return values
+    shape = (len(there), stacked.shape[1])
+    out = stacked.new_full(shape, torch.nan) if tensors else np.full(shape, np.nan, stacked.dtype)
+    out[np.flatnonzero(there)] = stacked
     return out
 
 
 def _is_vector(value: Any) -> bool:
-    """Whether a value is a 1-D array or a list of floating numbers."""
+    """Whether a value is a 1-D floating array or tensor, or a list of numbers."""
+    if isinstance(value, Tensor):
+        return value.ndim == 1 and value.is_floating_point()
     if isinstance(value, np.ndarray):
         return value.ndim == 1 and value.dtype.kind == "f"
-    return isinstance(value, list | tuple) and bool(value) and all(isinstance(v, float | np.floating) for v in value)
+    numbers = isinstance(value, list | tuple) and bool(value)
+    return numbers and all(isinstance(v, Real) and not isinstance(v, bool) for v in value)
+
+
+def own(part: Any) -> Any:
+    """A part whose tensor, if it is one, shares no storage."""
+    return part.detach().clone() if isinstance(part, Tensor) else part
+
+
+def freeze(part: Any) -> Any:
+    """A part whose raw values cannot be replaced."""
+    if isinstance(part, np.ndarray) and part.dtype == object:
+        part.flags.writeable = False
+    return part
 
 
 def _is_na(value: Any) -> bool:

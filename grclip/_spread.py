@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 from grclip._fuse import Kind, fuse_parts, kind_codes, kind_weights, kinds_of
 from grclip._kernels import Array, as_tensor, row_norms
 from grclip._validation import check_values, warn
-from grclip.items import Items, SearchTask, parts_of
+from grclip.items import SearchTask, parts_of
 
 SAMPLE = 2000
 """Queries, and documents of a kind, that a spread is measured on at most: four million pairs."""
@@ -39,8 +39,9 @@ def document_spreads(
     Returns the kinds of the queries too: to a picture, images are what texts are to a text.
     """
     rng = check_random_state(random_state)
-    query_codes = _codes(task.queries)
-    query_kinds = {kinds_of(task.queries.roles)[code] for code in np.unique(query_codes).tolist() if code}
+    query_parts, parts = parts_of(task.queries), parts_of(task.corpus)
+    query_codes, codes = _codes(query_parts), _codes(parts)
+    query_kinds = {kinds_of(tuple(query_parts))[code] for code in np.unique(query_codes).tolist() if code}
     if len(query_kinds) > 1:
         listed = ", ".join(sorted("+".join(sorted(kind)) for kind in query_kinds))
         warn(
@@ -48,13 +49,12 @@ def document_spreads(
             "fits none: fit one pipeline for each kind of query"
         )
     asked = _sample(np.flatnonzero(query_codes), rng)
-    queries = _unit_rows(task.queries, task.queries.roles, asked, options)
-    codes, roles = _codes(task.corpus), task.corpus.roles
-    kinds, sums = kinds_of(roles), {}
+    queries = _unit_rows(query_parts, asked, options)
+    kinds, sums = kinds_of(tuple(parts)), {}
     for code in _subsets(codes):
         kind = kinds[code]
         rows = _sample(np.flatnonzero(codes & code == code), rng)
-        documents = _unit_rows(task.corpus, [role for role in roles if role in kind], rows, options)
+        documents = _unit_rows({role: part for role, part in parts.items() if role in kind}, rows, options)
         usable = np.outer(queries.any(axis=1), documents.any(axis=1)) & ~_relevant(qrels, asked, rows)
         similarities = (queries @ documents.T)[usable]
         squares = float(similarities.var() * similarities.size) if similarities.size else 0.0
@@ -82,10 +82,10 @@ def _settle(sums: Mapping[Kind, tuple[int, int, float]]) -> dict[Kind, float]:
     return spreads | dict.fromkeys(scarce, pooled)
 
 
-def _codes(items: Items) -> NDArray[np.intp]:
+def _codes(parts: Mapping[str, Array]) -> NDArray[np.intp]:
     """The code of each row's kind, after every value has been checked."""
     norms = []
-    for role, part in parts_of(items).items():
+    for role, part in parts.items():
         norms.append(row_norms(part))
         check_values(f"role {role!r}", part, norms[-1], allow_missing=True)
     return kind_codes([norm.cpu() for norm in norms]).numpy()
@@ -103,12 +103,10 @@ def _subsets(codes: NDArray[np.intp]) -> list[int]:
     return sorted({part for code in found for part in range(1, code + 1) if part & code == part})
 
 
-def _unit_rows(
-    items: Items, roles: Sequence[str], rows: NDArray[np.intp], options: Mapping[str, Any]
-) -> NDArray[np.float64]:
-    """Fused unit rows of some roles, in float64 NumPy."""
-    parts = {role: _take(items[role], rows) for role in roles}
-    return np.asarray(fuse_parts(parts, kind_weights(roles, **options), np.ones(2 ** len(roles)), quiet=True))
+def _unit_rows(parts: Mapping[str, Array], rows: NDArray[np.intp], options: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Some rows, fused and of unit length, in float64 NumPy."""
+    taken = {role: _take(part, rows) for role, part in parts.items()}
+    return np.asarray(fuse_parts(taken, kind_weights(tuple(parts), **options), np.ones(2 ** len(parts)), quiet=True))
 
 
 def _take(part: Array, rows: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grclip._kernels import Array, as_tensor, compute_dtype, device_of, dtype_of, row_blocks
+from grclip._kernels import Array, as_tensor, compute_dtype, device_of, dtype_of, norm_limits, row_blocks
 
 MARGIN = 16
 """Documents that the scan keeps beyond k."""
@@ -36,6 +36,7 @@ def top_k(
     `zero_rows` of the corpus are in ascending order; `largest_norm` is the largest of its row norms.
     """
     q = as_tensor(queries).to(device_of(corpus), compute_dtype(dtype_of(queries), dtype_of(corpus)))
+    q = q * (torch.linalg.vector_norm(q, dim=1, keepdim=True) >= norm_limits(q.dtype)[0])  # too short to measure: zero
     usable = corpus.shape[0] - len(zero_rows)
     best, kept = min(k, usable), min(k + MARGIN, usable)
     last = zero_rows[: k - best].expand(len(q), -1)

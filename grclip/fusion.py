@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any, Self
@@ -91,7 +92,8 @@ class MultimodalFuser(TransformerMixin, BaseEstimator, auto_wrap_output_keys=Non
     how the source [1]_ fuses them. Spreads are our own addition: removing means leaves the similarities of a text
     query to unrelated texts about twice as widely spread as those to unrelated images, so texts still win the ranks.
     For a picture that is asked with it is the other way round: spreads belong to a kind of query, so fit a pipeline for
-    each. Rank by dot product; an index that normalises vectors (cosine) would undo them.
+    each. They also belong to the alpha and weights of fit: fit again after changing these. Rank by dot product; an
+    index that normalises vectors (cosine) would undo them.
 
     References
     ----------
@@ -212,8 +214,8 @@ class MultimodalFuser(TransformerMixin, BaseEstimator, auto_wrap_output_keys=Non
         refuse_other_encoder(self, self.encoder_, encoder_of(items))
         parts = parts_of(items)
         check_width(self, parts, self.n_features_in_)
-        weights = kind_weights(items.roles, **self._weighting())
-        lengths, no_length = self._lengths(items.roles, queries=queries)
+        weights = kind_weights(tuple(parts), **self._weighting())
+        lengths, no_length = self._lengths(tuple(parts), queries=queries)
         return fuse_parts(parts, weights, lengths, no_length=no_length)
 
     def _lengths(self, roles: tuple[str, ...], *, queries: bool) -> tuple[NDArray[np.float64], str]:
@@ -279,7 +281,7 @@ class MultimodalFuser(TransformerMixin, BaseEstimator, auto_wrap_output_keys=Non
         if self.weights is None:
             return
         for role, weight in self.weights.items():
-            if not isinstance(weight, Real) or isinstance(weight, bool) or not 0 <= weight < np.inf:
+            if not isinstance(weight, Real) or isinstance(weight, bool) or not 0 <= weight <= sys.float_info.max:
                 raise ValueError(f"weights[{role!r}] must be a finite number of at least 0; got {weight!r}")
         if not any(self.weights.values()):
             raise ValueError(

@@ -40,6 +40,8 @@ from grclip.persistence import load_state, save_state
 UNNAMED = ""
 """The role of a bare 2-D array."""
 
+_KIND = "ModalityGapRemover"  # what files say they hold, subclasses too
+
 UNIT_TOLERANCE = 0.02
 """How far from 1 the length of a unit row may be; half precision is off by up to half of that."""
 
@@ -173,10 +175,9 @@ class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             return self.fit(X)
         means, counts, _, encoder = self._sum(X, width=self.n_features_in_)
         refuse_other_encoder(self, self.encoder_, encoder)
-        if (UNNAMED in means) != (UNNAMED in self.means_):
-            raise ValueError("a bare array has no role: let all batches be bare arrays, or all have roles")
+        pooled = _pool(self.means_, self.n_samples_seen_, means, counts)
         self._warn_unknown_encoder(encoder)
-        self.means_, self.n_samples_seen_ = _pool(self.means_, self.n_samples_seen_, means, counts)
+        self.means_, self.n_samples_seen_ = pooled
         self.encoder_ = self.encoder_ or encoder
         return self
 
@@ -296,7 +297,7 @@ class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             "encoder": self.encoder_,
             "n_samples_seen": self.n_samples_seen_,
         }
-        save_state(path, type(self).__name__, header, {f"mean:{role}": mean for role, mean in self.means_.items()})
+        save_state(path, _KIND, header, {f"mean:{role}": mean for role, mean in self.means_.items()})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -330,7 +331,7 @@ class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         ...     ModalityGapRemover.load(pathlib.Path(folder) / "c.safetensors").means_["image"]
         array([-0.25, -0.25, -0.25, -0.25])
         """
-        header, vectors = load_state(path, cls.__name__)
+        header, vectors = load_state(path, _KIND)
         counts: Any = header.get("n_samples_seen")
         valid = (
             isinstance(header.get("normalize"), bool)
@@ -338,10 +339,11 @@ class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             and isinstance(counts, dict)
             and all(type(count) is int and count > 0 for count in counts.values())
             and set(vectors) == {f"mean:{role}" for role in counts} != set()
+            and (UNNAMED not in counts or len(counts) == 1)
             and all(mean.shape == (header.get("n_features"),) and np.isfinite(mean).all() for mean in vectors.values())
         )
         if not valid:
-            raise ValueError(f"{os.fspath(path)!r} holds no complete {cls.__name__}: header {header}; save it again")
+            raise ValueError(f"{os.fspath(path)!r} holds no complete {_KIND}: header {header}; save it again")
         remover = cls(normalize=header["normalize"])
         remover.n_samples_seen_ = dict(counts)
         remover.means_ = {role: vectors[f"mean:{role}"] for role in remover.n_samples_seen_}
@@ -380,7 +382,8 @@ class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         check_width(self, parts, self.n_features_in_)
         shifts = {role: sign * self._mean(role, part) for role, part in parts.items()}
         # A task's corpus is shared by all its slices, so only what is passed by itself is written to.
-        in_place = set() if self.copy or isinstance(X, SearchTask) else {r for r in parts if _stands_alone(r, parts)}
+        given = {UNNAMED: X} if UNNAMED in parts else X
+        in_place = set() if self.copy or isinstance(X, SearchTask) else _writable_roles(parts, given)
         out, zero = {}, {}
         for role, part in parts.items():
             if role in in_place:
@@ -444,16 +447,23 @@ def _check(role: str, part: Array, norms: Tensor) -> NDArray[np.intp]:
     return check_values(_name(role), part, norms, allow_missing=role != UNNAMED)
 
 
-def _stands_alone(role: str, parts: Mapping[str, Array]) -> bool:
-    """Whether a part can be written to without touching another one: roles may share an array."""
-    others = (part for name, part in parts.items() if name != role)
-    return is_writable(parts[role]) and not any(overlap(parts[role], other) for other in others)
+def _writable_roles(parts: Mapping[str, Array], given: Any) -> set[str]:
+    """Roles that can be written to in place, unseen by other roles (which may share the array) and by autograd."""
+    return {
+        role
+        for role, part in parts.items()
+        if is_writable(part)
+        and not getattr(given[role], "requires_grad", False)
+        and not any(overlap(part, other) for name, other in parts.items() if name != role)
+    }
 
 
 def _pool(
     means: dict[str, NDArray], counts: dict[str, int], more: dict[str, NDArray], more_counts: dict[str, int]
 ) -> tuple[dict[str, NDArray], dict[str, int]]:
     """Means and counts of two sets of rows together."""
+    if counts and more_counts and (UNNAMED in counts) != (UNNAMED in more_counts):
+        raise ValueError("a bare array has no role: let all that is put together be bare arrays, or all have roles")
     pooled, total = dict(means), dict(counts)
     for role, count in more_counts.items():
         total[role] = counts.get(role, 0) + count

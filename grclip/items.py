@@ -9,9 +9,8 @@ from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from grclip._columns import as_column, describe, is_missing, row_key, stack_vectors, take_rows
+from grclip._columns import as_column, describe, freeze, is_missing, own, row_key, stack_vectors, take_rows
 from grclip._kernels import Array
 from grclip._validation import check_embeddings
 
@@ -52,7 +51,7 @@ class Items:
         Columns of equal length n. Lists and pandas columns hold raw values, where None (or pandas' NaN and NA) is a
         missing part and ``""`` is a text like any other. (n, d) arrays and tensors hold embeddings, one row each,
         of dtype float16, bfloat16, float32 or float64; a row of NaN throughout is a missing part. A list of vectors
-        (some None) becomes such an array, where the name of the role does not say that it is sound.
+        (some None) becomes such an array too, in roles that are known by name and are not sound.
     encoder : str, default=None
         Fingerprint of the model that made the vectors; None where it is unknown. Items made of Items keep theirs.
 
@@ -237,7 +236,7 @@ class Items:
             return self._parts[key]
         rows = row_key(key, self._length)
         taken = object.__new__(Items)
-        taken._parts = {role: take_rows(part, rows) for role, part in self._parts.items()}
+        taken._parts = {role: freeze(take_rows(part, rows)) for role, part in self._parts.items()}
         taken._encoder, taken._length = self._encoder, len(next(iter(taken._parts.values())))
         return taken
 
@@ -246,12 +245,17 @@ class Items:
 
     def __getstate__(self) -> dict[str, Any]:
         """The state to pickle, with tensors of their own size: a view would take its whole storage along."""
-        parts = {role: part.clone() if isinstance(part, Tensor) else part for role, part in self._parts.items()}
-        return {"_parts": parts, "_encoder": self._encoder, "_length": self._length}
+        return {
+            "_parts": {role: own(part) for role, part in self._parts.items()},
+            "_encoder": self._encoder,
+            "_length": self._length,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
+        for part in self._parts.values():
+            freeze(part)
 
     def __array__(self, *args: Any, **options: Any) -> NDArray:
         raise TypeError(
@@ -357,6 +361,10 @@ class SearchTask:
         object.__setattr__(task, "corpus", self.corpus)
         return task
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The state to pickle, with tensors of their own size."""
+        return {"queries": own(self.queries), "corpus": own(self.corpus)}
+
     def __array__(self, *args: Any, **options: Any) -> NDArray:
         raise TypeError("a SearchTask is no single array; take task.queries or task.corpus")
 
@@ -370,7 +378,10 @@ def encoder_of(X: Any) -> str | None:
 
 
 def parts_of(X: Items | SearchTask | Mapping[str, Any]) -> dict[str, Array]:
-    """All embedded parts of X by role, checked for structure; both sides of a task together."""
+    """All embedded parts of X by role, checked for structure; both sides of a task together.
+
+    A column of None alone is left out.
+    """
     if isinstance(X, SearchTask):
         if not isinstance(X.queries, Items):
             raise TypeError(
@@ -380,13 +391,14 @@ def parts_of(X: Items | SearchTask | Mapping[str, Any]) -> dict[str, Array]:
     if not len(X):
         raise ValueError(f"X holds nothing; expected at least one {'row' if isinstance(X, Items) else 'role'}")
     vectors = X if isinstance(X, Items) else {role: stack_vectors(part) for role, part in X.items()}
-    return {_check_role(role): check_embeddings(part, f"role {role!r}") for role, part in vectors.items()}
+    there = {role: part for role, part in vectors.items() if not _is_absent(part)} or vectors
+    return {_check_role(role): check_embeddings(part, f"role {role!r}") for role, part in there.items()}
 
 
 def with_parts(X: Any, parts: dict[str, Array]) -> Any:
     """X with other parts: the same kind of container."""
     if isinstance(X, SearchTask):
-        sides = [side.replace({role: parts[role] for role in side}) for side in (X.queries, X.corpus)]
+        sides = [side.replace({role: parts[role] for role in side if role in parts}) for side in (X.queries, X.corpus)]
         return SearchTask(*sides)
     return X.replace(parts) if isinstance(X, Items) else parts
 
@@ -403,6 +415,11 @@ def _as_part(role: str, values: Any) -> Any:
     """A column; a list of vectors becomes one array, unless it may be a list of sounds."""
     known = MODALITIES.get(role.removeprefix("query_"), "audio")
     return as_column(role, values if known == "audio" else stack_vectors(values))
+
+
+def _is_absent(part: Any) -> bool:
+    """Whether a column of raw values has none: a role that no row of a batch has."""
+    return isinstance(part, np.ndarray) and part.dtype == object and bool(is_missing(part).all())
 
 
 def _check_role(role: Any) -> str:

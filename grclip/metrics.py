@@ -21,7 +21,7 @@ _GAINS: dict[str, Callable[[NDArray], NDArray]] = {
     "linear": lambda grades: grades,
 }
 _EMPTY = ("raise", "skip", "zero")
-_LARGEST_EXPONENT = 1000  # 2**1024 is more than a float64 holds
+_LARGEST_GRADE = {"exponential": 1000, "linear": 1e300}  # sums of gains must fit a float64
 
 
 def ndcg_score(
@@ -86,8 +86,8 @@ def ndcg_score(
     _check_choice("gain", gain, tuple(_GAINS))
     qrels, grades = _grades(qrels, ranking, check_k(k))
     best = [sorted(judged.values(), reverse=True)[:k] for judged in qrels]
-    if gain == "exponential" and max((line[0] for line in best if line), default=0) > _LARGEST_EXPONENT:
-        raise ValueError(f"a grade above {_LARGEST_EXPONENT} is too large for gain='exponential'; use gain='linear'")
+    if max((line[0] for line in best if line), default=0) > _LARGEST_GRADE[gain]:
+        raise ValueError(f"a grade above {_LARGEST_GRADE[gain]:g} is too large for gain={gain!r}; use smaller grades")
     best_gain = _discounted(_GAINS[gain](_padded(best)))
     scores = _discounted(_GAINS[gain](grades)) / np.where(best_gain > 0, best_gain, 1)
     return _average(scores, best_gain == 0, per_query=per_query, empty=empty)
@@ -269,7 +269,7 @@ def _grades(qrels: Qrels, ranking: Any, k: int) -> tuple[list[Mapping[int, float
     """The qrels, checked, and the grades of the first k retrieved documents, 0 where there are none."""
     if isinstance(ranking, Tensor):
         ranking = ranking.cpu().numpy()
-    if not hasattr(ranking, "__len__"):
+    if not hasattr(ranking, "__len__") or getattr(ranking, "ndim", 1) == 0:
         raise TypeError(f"ranking must hold a line of document rows for each query; got {ranking!r}")
     qrels = check_qrels(qrels, len(ranking))
     if not qrels:

@@ -141,6 +141,34 @@ def test_spreads_match_the_definition(rng, weighting):
     assert fuser.spread_ == pytest.approx(expected, rel=1e-12)
 
 
+def test_spreads_leave_out_the_right_pairs_where_rows_are_missing_or_zero(rng):
+    task, _ = make_mixed(rng, n=40, d=6)
+    query, text = task.queries["query"].copy(), task.corpus["text"].copy()
+    query[[0, 5]], query[7], text[3] = np.nan, 0, 0
+    qrels = [{(i * 7) % 40: 1, i: 0, (i + 3) % 40: 2} for i in range(40)]
+    partial = SearchTask(Items({"query": query}), task.corpus.replace({"text": text}))
+    found = MultimodalFuser(equalize=True).fit(partial, qrels).spread_
+    asked = [i for i in range(40) if i not in (0, 5, 7)]
+    text[3] = np.nan  # as good as not there, and it is a text alone
+    parts = {"text": text, "image": task.corpus["image"]}
+    expected = reference.spreads(query[asked], parts, [qrels[i] for i in asked], alpha=0.5, is_text=IS_TEXT)
+    assert found == pytest.approx({kind: expected[kind] for kind in found}, rel=1e-12)
+
+
+def test_two_documents_and_a_few_pairs_are_too_few(rng):
+    task, _ = make_mixed(rng)
+    parts = {
+        "text": np.vstack([rng.normal(size=(30, 16)), np.full((2, 16), np.nan)]),
+        "image": np.full((32, 16), np.nan),
+    }
+    parts["image"][30:] = rng.normal(size=(2, 16))
+    with pytest.warns(UserWarning, match="spread of kind image "):
+        MultimodalFuser(equalize=True).fit(SearchTask(task.queries[:9], Items(parts)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MultimodalFuser(equalize=True).fit(SearchTask(task.queries[:10], Items(parts)))
+
+
 def test_documents_are_divided_by_the_spread_of_their_kind_and_queries_are_not(mixed):
     task, qrels = mixed
     fuser = MultimodalFuser(equalize=True).fit(task, qrels)
@@ -194,6 +222,11 @@ def test_large_samples_are_bounded_reproducible_and_close(rng, monkeypatch):
     assert first != other
     assert first != whole
     assert first == pytest.approx(whole, rel=0.15)
+    sizes = []
+    unit_rows = _spread._unit_rows
+    monkeypatch.setattr(_spread, "_unit_rows", lambda *args: sizes.append(len(args[1])) or unit_rows(*args))
+    MultimodalFuser(equalize=True).fit(task, qrels)
+    assert sizes == [100] * 4
 
 
 def test_too_few_rows_for_a_spread_warn_and_use_the_pooled_one(rng):
@@ -362,6 +395,7 @@ def test_zero_rows_stay_zero_with_a_warning(rng):
         ({"alpha": True}, ValueError, "alpha must be a number"),
         ({"weights": {"text": -1, "image": 1}}, ValueError, r"weights\['text'\] must be .* at least 0; got -1"),
         ({"weights": {"text": np.inf, "image": 1}}, ValueError, r"weights\['text'\] must be a finite number"),
+        ({"weights": {"text": 10**400, "image": 1}}, ValueError, r"weights\['text'\] must be a finite number"),
         ({"weights": {"text": "1", "image": 1}}, ValueError, r"weights\['text'\] must be a finite number"),
         ({"weights": {"text": 0, "image": 0}}, ValueError, "weights have nothing above zero"),
         ({"weights": {}}, ValueError, "weights have nothing above zero"),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn.exceptions import NotFittedError
 from strategies import TOLERANCE, dtype_name, embeddings, lay_out, to_numpy
 
-from grclip import Items, ModalityGapRemover, SearchTask
+from grclip import Items, ModalityGapRemover, MultimodalFuser, SearchTask
 
 pytestmark = pytest.mark.filterwarnings("ignore:normalize=False, but rows have lengths")
 
@@ -269,20 +269,58 @@ def test_a_task_is_never_written_to(mixed):
         np.testing.assert_array_equal((task.queries if role == "query" else task.corpus)[role], part)
 
 
-def test_a_row_that_equals_its_mean_comes_back(rng):
-    x = np.tile(rows(rng, 1), (3, 1))
-    for dtype in (np.float16, np.float64):
-        remover = ModalityGapRemover().fit({"text": x.astype(dtype)})
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            back = remover.inverse_transform(remover.transform({"text": x.astype(dtype)}))
-        np.testing.assert_allclose(back["text"], unit(x), atol=1e-3)
+@pytest.mark.parametrize("copy", [True, False])
+def test_a_row_that_equals_its_mean_comes_back(copy):
+    x = np.tile([1.0, 0.0, 0.0], (3, 1))
+    remover = ModalityGapRemover(copy=copy).fit({"text": x})
+    out = remover.transform({"text": x.copy()})
+    assert not out["text"].any()
+    np.testing.assert_array_equal(remover.inverse_transform(out)["text"], x)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_rows_too_short_to_measure_count_as_zero(rng, dtype):
+    x = unit(rows(rng)).astype(dtype)
+    tiny = x.astype(np.float32)
+    tiny[1] *= 1e-16  # the square underflows, the number does not
+    tiny[2] *= 1e-11
+    with pytest.warns(UserWarning, match=r"role 'text': 1 row \(1\)"):
+        remover = ModalityGapRemover().fit({"text": tiny})
+    assert remover.n_samples_seen_ == {"text": 5}
+    with pytest.warns(UserWarning, match=r"role 'text': 1 row \(1\)"):
+        out = remover.transform({"text": tiny})["text"]
+    assert not out[1].any()
+    np.testing.assert_allclose(out[2] + remover.means_["text"], unit(x[2].astype(float)), atol=1e-5)
+
+
+def test_tensors_that_require_grad_are_not_written_to(rng):
+    x = torch.from_numpy(rows(rng)).requires_grad_()
+    before = x.detach().clone()
+    remover = ModalityGapRemover(copy=False).fit(x)
+    remover.transform(x)
+    ModalityGapRemover(copy=False).fit({"text": x}).transform({"text": x})
+    assert torch.equal(x.detach(), before)
+
+
+def test_a_batch_in_which_no_row_has_a_part(rng):
+    remover = ModalityGapRemover().fit({"text": rows(rng), "image": rows(rng)})
+    batch = Items({"text": rows(rng), "image": [None] * 6})
+    out = remover.transform(batch)
+    assert out.kinds.tolist() == ["text"] * 6
+    task = SearchTask(Items({"query": rows(rng)}), batch)
+    remover = ModalityGapRemover().fit(task)
+    assert sorted(remover.means_) == ["query", "text"]
+    fused = MultimodalFuser(equalize=True).fit_transform(remover.transform(task))
+    assert fused.corpus.shape == (6, 4)
+    with pytest.raises(TypeError, match="holds only missing"):
+        remover.transform(Items({"text": [None, None]}))
 
 
 def test_bare_arrays_and_roles_do_not_mix(rng):
     remover = ModalityGapRemover().fit({"text": rows(rng)})
-    with pytest.raises(ValueError, match="let all batches be bare arrays, or all have roles"):
-        remover.partial_fit(rows(rng))
+    for call in (lambda: remover.partial_fit(rows(rng)), lambda: remover.merge(ModalityGapRemover().fit(rows(rng)))):
+        with pytest.raises(ValueError, match="a bare array has no role"):
+            call()
 
 
 def test_foreign_byte_order_is_read_as_it_is(rng):

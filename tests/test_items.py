@@ -61,8 +61,9 @@ def test_arrays_are_kept_and_raw_values_are_not_stacked():
 
 
 def test_raw_columns_cannot_be_changed(items):
-    with pytest.raises(ValueError, match="read-only"):
-        items["text"][0] = "other"
+    for same in (items, items[[0, 1]], pickle.loads(pickle.dumps(items)), copy.deepcopy(items)):
+        with pytest.raises(ValueError, match="read-only"):
+            same["text"][0] = "other"
     with pytest.raises(AttributeError):
         items.encoder = "other"
     with pytest.raises(TypeError):
@@ -133,6 +134,9 @@ def test_a_pickled_slice_holds_its_own_rows_alone():
     items = Items({"image": torch.ones(10_000, 8)})[:2]
     assert len(pickle.dumps(items)) < 2000
     assert pickle.loads(pickle.dumps(items))["image"].shape == (2, 8)
+    task = pickle.loads(data := pickle.dumps(SearchTask(torch.ones(10_000, 8), torch.eye(8))[:2]))
+    assert len(data) < 3000
+    assert (task.queries.shape, task.corpus.shape) == ((2, 8), (8, 8))
 
 
 def test_small_integers_take_rows_of_long_tensors():
@@ -245,12 +249,14 @@ def test_a_column_of_vectors_is_stacked_with_a_row_of_nan_for_each_that_is_missi
     for items in (Items({"image": vectors}), Items(frame), Items.from_records([{"image": v} for v in vectors])):
         assert items["image"].dtype == np.float32
         np.testing.assert_array_equal(items["image"], expected)
-    assert Items({"text": [[0.5, 1.0], [2.0, 3.0]]})["text"].tolist() == [[0.5, 1.0], [2.0, 3.0]]
+    assert Items({"text": [[0.5, 1.0], [2, 3]]})["text"].tolist() == [[0.5, 1.0], [2.0, 3.0]]  # JSON writes 2 for 2.0
+    tensors = Items({"image": [torch.ones(3), None, torch.zeros(3).half().float()]})["image"]
+    np.testing.assert_array_equal(tensors.numpy(), expected)
 
 
 @pytest.mark.parametrize("values", [
     [np.ones(3), np.ones(4)], [np.ones(3), "a"], [np.ones((2, 2)), np.ones((2, 2))], [np.ones(3, int)] * 2, [[1, 2]],
-    [(np.ones(3), 16_000)] * 2, [[], []],
+    [(np.ones(3), 16_000)] * 2, [[], []], [torch.ones(3), np.ones(3)], [torch.ones(3, dtype=torch.int)], [[True, 0.5]],
 ])  # fmt: skip
 def test_other_values_stay_as_they_are(values):
     assert Items({"image": values})["image"].dtype == object

@@ -60,6 +60,7 @@ def test_what_can_be_written_to():
     assert not is_writable(torch.zeros(9).unfold(0, 6, 1))
     assert is_writable(torch.zeros(8, 12)[::2, ::3])
     assert is_writable(torch.zeros(6, 4).T)
+    assert is_writable(torch.zeros(6).expand(1, 6))
 
 
 @pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])

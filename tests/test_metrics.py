@@ -71,6 +71,8 @@ def test_a_grade_that_overflows_its_gain_is_an_error():
     assert ndcg_score([{0: 5000, 1: 1}], [[0, 1]], gain="linear") == 1
     with pytest.raises(ValueError, match="a grade above 1000 is too large for gain='exponential'"):
         ndcg_score([{0: 1024}], [[0]])
+    with pytest.raises(ValueError, match=r"a grade above 1e\+300 is too large for gain='linear'"):
+        ndcg_score([{0: 1.7e308, 1: 1.7e308}], [[0, 1]], gain="linear")
 
 
 def test_rankings_of_any_library_and_lines_of_any_length():
@@ -102,6 +104,7 @@ def test_queries_without_a_relevant_document(metric):
     [
         ([{0: 1}], [[0], [1]], {}, ValueError, "qrels has 1 entries, but there are 2 queries"),
         ([], [], {}, ValueError, "qrels and ranking are empty"),
+        ([{0: 1}], np.array(3), {}, TypeError, "ranking must hold a line of document rows for each query; got array"),
         ([{0: 1}], None, {}, TypeError, "ranking must hold a line of document rows for each query; got None"),
         ([{0: 1}], [[0]], {"empty": ["raise"]}, ValueError, "empty must be one of"),
         ({0: 1}, [[0]], {}, TypeError, "qrels must be a list of dicts"),

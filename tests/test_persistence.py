@@ -66,6 +66,15 @@ def test_a_bare_array_and_an_unknown_encoder_survive(tmp_path, rng):
     assert again.encoder_ is None
 
 
+def test_a_subclass_writes_files_that_the_class_reads(remover, tmp_path):
+    class Derived(ModalityGapRemover):
+        pass
+
+    Derived().fit(np.eye(3)).save(tmp_path / "c.safetensors")
+    assert type(ModalityGapRemover.load(tmp_path / "c.safetensors")) is ModalityGapRemover
+    assert type(Derived.load(tmp_path / "c.safetensors")) is Derived
+
+
 def test_a_loaded_calibrator_refuses_another_encoder(saved, rng):
     with pytest.raises(ValueError, match="encoder 'ViT-B-32/openai', but these come from 'SigLIP'"):
         ModalityGapRemover.load(saved).transform(Items({"text": rng.normal(size=(3, 4))}, encoder="SigLIP"))

@@ -98,6 +98,16 @@ def test_many_queries_of_a_corpus_of_equal_rows(monkeypatch):
         np.testing.assert_array_equal(line, expected)
 
 
+def test_queries_too_short_to_measure_take_the_first_rows(rng):
+    direction = unit(rng.normal(size=(1, 64)))
+    corpus = (direction + 1e-7 * rng.normal(size=(300, 64))).astype(np.float32)
+    queries = np.repeat((direction * 1e-25).astype(np.float32), 5, axis=0)
+    for block_size in (None, 1, 50):
+        with pytest.warns(UserWarning, match="queries: 5 rows"):
+            rows = ExactRetriever(k=100, block_size=block_size).fit(corpus).predict(queries)
+        np.testing.assert_array_equal(rows, np.tile(np.arange(100), (5, 1)))
+
+
 def test_one_long_row_among_short_ones(rng):
     corpus = unit(rng.normal(size=(500, 16))).astype(np.float32)
     corpus[5] *= 1e5
