@@ -356,21 +356,17 @@ class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         check_flag("copy", self.copy)
         parts = self._parts(X, reset=width is None)
         width = check_width(self, parts, width)
-        means, counts, zero, lengths = {}, {}, {}, list[float]()
+        means, counts, zero, lengths = {}, {}, {}, []
         for role, part in parts.items():
             total, norms = sum_rows(part, normalize=self.normalize)
             zero[_name(role)] = _check(role, part, norms)
             count = len(part) - int(norms.isnan().sum()) - len(zero[_name(role)])
             if count:
                 means[role], counts[role] = total / count, count
-                usable = norms[norms >= norm_limits(dtype_of(part))[0]]
-                lengths += [float(usable.min()), float(usable.max())]
+                lengths.append(norms[norms >= norm_limits(dtype_of(part))[0]])
         warn_zero_rows(zero)
-        if not self.normalize and lengths and max(abs(length - 1) for length in lengths) > UNIT_TOLERANCE:
-            warn(
-                f"normalize=False, but rows have lengths from {min(lengths):.3g} to {max(lengths):.3g}: means of rows "
-                "that are not of unit length ruin the ranking"
-            )
+        if not self.normalize:
+            _warn_of_lengths(lengths)
         return means, counts, width, encoder_of(X)
 
     def _shift(self, X: Any, *, sign: int, normalize: bool) -> Any:
@@ -445,6 +441,16 @@ def _name(role: str) -> str:
 
 def _check(role: str, part: Array, norms: Tensor) -> NDArray[np.intp]:
     return check_values(_name(role), part, norms, allow_missing=role != UNNAMED)
+
+
+def _warn_of_lengths(lengths: list[Tensor]) -> None:
+    """Say so if rows that are not to be normalised are not of unit length either."""
+    ends = [float(end) for some in lengths for end in (some.min(), some.max())]
+    if ends and max(abs(end - 1) for end in ends) > UNIT_TOLERANCE:
+        warn(
+            f"normalize=False, but rows have lengths from {min(ends):.3g} to {max(ends):.3g}: means of rows that are "
+            "not of unit length ruin the ranking"
+        )
 
 
 def _writable_roles(parts: Mapping[str, Array], given: Any) -> set[str]:
