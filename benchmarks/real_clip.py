@@ -66,7 +66,7 @@ def flickr(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     folder = folder / "flickr8k100x5_clip_vitb32"
     with open(folder / "metadata.csv", newline="") as file:
         names = [row["image_id"] for row in csv.DictReader(file)]
-    firsts = sorted({name: i for i, name in reversed(list(enumerate(names)))}.values())
+    firsts = np.sort(np.unique(names, return_index=True)[1])
     texts, images = (np.load(folder / f"{part}_embeddings.npy") for part in ("text", "image"))
     return texts.reshape(len(firsts), -1, texts.shape[1]), images[firsts]
 

@@ -96,6 +96,11 @@ def _is_vector(value: Any) -> bool:
     return numbers and all(isinstance(v, Real) and not isinstance(v, bool) for v in value)
 
 
+def is_raw(part: Any) -> bool:
+    """Whether a part holds raw values, not embeddings."""
+    return isinstance(part, np.ndarray) and part.dtype == object
+
+
 def own(part: Any) -> Any:
     """A part whose tensor, if it is one, shares no storage."""
     return part.detach().clone() if isinstance(part, Tensor) else part
@@ -103,7 +108,7 @@ def own(part: Any) -> Any:
 
 def freeze(part: Any) -> Any:
     """A part whose raw values cannot be replaced."""
-    if isinstance(part, np.ndarray) and part.dtype == object:
+    if is_raw(part):
         part.flags.writeable = False
     return part
 
@@ -117,14 +122,14 @@ def _is_na(value: Any) -> bool:
 
 def is_missing(part: Any) -> NDArray[np.bool_]:
     """Which rows of a column are not there."""
-    if isinstance(part, np.ndarray) and part.dtype == object:
+    if is_raw(part):
         return np.fromiter((value is None for value in part), bool, len(part))
     return missing_rows(part)
 
 
 def describe(part: Any) -> str:
     """'float32[500, 512]', or how many raw values are there."""
-    if isinstance(part, np.ndarray) and part.dtype == object:
+    if is_raw(part):
         n = int((~is_missing(part)).sum())
         return f"{n}" if n == len(part) else f"{n} of {len(part)}"
     return f"{str(part.dtype).removeprefix('torch.')}{list(part.shape)}"

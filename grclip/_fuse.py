@@ -5,7 +5,7 @@ A kind of row is numbered by the parts it has: bit r of its code stands for the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grclip._kernels import Array, dtype_of, empty_like, fuse_rows, norm_limits
+from grclip._kernels import Array, dtype_of, empty_like, fuse_rows, kind_codes, norm_limits
 from grclip._validation import check_same_place, check_values, few, warn_zero_rows
 from grclip.items import modalities_of
 
@@ -26,6 +26,11 @@ Kind = frozenset[str]
 def kinds_of(roles: Sequence[str]) -> list[Kind]:
     """The set of roles that each code stands for."""
     return [frozenset(role for r, role in enumerate(roles) if code >> r & 1) for code in range(2 ** len(roles))]
+
+
+def name_kinds(kinds: Iterable[Kind]) -> str:
+    """Kinds for a message: 'image, image+text'."""
+    return ", ".join(sorted("+".join(sorted(kind)) for kind in kinds))
 
 
 def kind_weights(
@@ -55,11 +60,6 @@ def kind_weights(
         table = has * (given / (given.max() or 1))
     table = np.where(table.sum(axis=1, keepdims=True) > 0, table, has)  # parts of no weight share equally
     return table / np.where(has.any(axis=1, keepdims=True), table.sum(axis=1, keepdims=True), 1)
-
-
-def kind_codes(norms: Sequence[Tensor]) -> Tensor:
-    """The code of each row's kind from the row norms of all parts, (n,)."""
-    return torch.stack([(~norm.isnan()).long() << r for r, norm in enumerate(norms)]).sum(dim=0)
 
 
 def fuse_parts(

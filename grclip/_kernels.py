@@ -169,13 +169,18 @@ def shift_rows(x: Array, shift: NDArray[np.float64], *, normalize: bool, keep_ze
     return norms
 
 
+def kind_codes(norms: list[Tensor]) -> Tensor:
+    """Which parts each row has, from the row norms of all parts: bit r of its code stands for part r, (n,)."""
+    return torch.stack([(~norm.isnan()).long() << r for r, norm in enumerate(norms)]).sum(dim=0)
+
+
 def fuse_rows(
     parts: list[Array], weights: NDArray[np.float64], scales: NDArray[np.float64], *, out: Array
 ) -> tuple[list[Tensor], Tensor]:
     """Write the weighted sum of each row's parts, at length `scales`, into `out`.
 
-    Which parts a row has is a number whose bit r stands for part r; `weights` (2**n_parts, n_parts) and `scales`
-    (2**n_parts,) are looked up by it. Returns the norms of the rows of each part and the norms of the sums, (n,).
+    `weights` (2**n_parts, n_parts) and `scales` (2**n_parts,) are looked up by the code of a row's kind.
+    Returns the norms of the rows of each part and the norms of the sums, (n,).
     """
     dtype, device = compute_dtype(*map(dtype_of, parts)), device_of(out)
     smallest, _ = norm_limits(dtype)
@@ -186,7 +191,7 @@ def fuse_rows(
         blocks = [as_tensor(part[rows]).to(dtype) for part in parts]
         for norm, block in zip(norms, blocks, strict=True):
             norm[rows] = torch.linalg.vector_norm(block, dim=1)
-        kinds = sum((~norm[rows].isnan()).long() << r for r, norm in enumerate(norms))
+        kinds = kind_codes([norm[rows] for norm in norms])
         total = torch.zeros_like(blocks[0])
         for r, block in enumerate(blocks):
             total += torch.where(norms[r][rows].isnan()[:, None], 0, block) * weights_[kinds, r, None]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from grclip._fuse import Kind, fuse_parts, kind_codes, kind_weights, kinds_of
-from grclip._kernels import Array, as_tensor, row_norms
+from grclip._fuse import Kind, fuse_parts, kind_weights, kinds_of, name_kinds
+from grclip._kernels import Array, as_tensor, kind_codes, row_norms
 from grclip._validation import check_values, warn
 from grclip.items import SearchTask, parts_of
 
@@ -43,10 +43,9 @@ def document_spreads(
     query_codes, codes = _codes(query_parts), _codes(parts)
     query_kinds = {kinds_of(tuple(query_parts))[code] for code in np.unique(query_codes).tolist() if code}
     if len(query_kinds) > 1:
-        listed = ", ".join(sorted("+".join(sorted(kind)) for kind in query_kinds))
         warn(
-            f"queries of several kinds ({listed}) have spreads of their own, and equalize=True averages them, which "
-            "fits none: fit one pipeline for each kind of query"
+            f"queries of several kinds ({name_kinds(query_kinds)}) have spreads of their own, and equalize=True averages "
+            "them, which fits none: fit one pipeline for each kind of query"
         )
     asked = _sample(np.flatnonzero(query_codes), rng)
     queries = _unit_rows(query_parts, asked, options)
@@ -75,7 +74,7 @@ def _settle(sums: Mapping[Kind, tuple[int, int, float]]) -> dict[Kind, float]:
     scarce = [k for k, (rows, n, _) in sums.items() if rows < 2 or n < MIN_PAIRS or spreads[k] < MIN_SPREAD]
     if scarce:
         warn(
-            f"too few documents to measure the spread of kind {', '.join('+'.join(sorted(kind)) for kind in scarce)} "
+            f"too few documents to measure the spread of kind {name_kinds(scarce)} "
             f"(2 different documents and {MIN_PAIRS} unrelated pairs are needed): the pooled spread of all kinds is "
             "used. Fit on more documents of that kind"
         )

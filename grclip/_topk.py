@@ -107,16 +107,24 @@ def _rescan(q: Tensor, blocks: _Blocks, reached: Tensor, error: Tensor, k: int) 
             exact = _exact(q[asked], block[columns])
             better = exact > best[asked, -1]  # rows come in ascending order: an equal one is too late
             if better.any():
-                asked, columns, exact = asked[better], columns[better], exact[better]
-                lines, at = asked.unique_consecutive(return_inverse=True)
-                place = torch.arange(len(at), device=q.device) - torch.searchsorted(at, at)
-                found = torch.full((len(lines), int(place.max()) + 1), -torch.inf, dtype=q.dtype, device=q.device)
-                found_rows = torch.zeros(found.shape, dtype=torch.long, device=q.device)
-                found[at, place], found_rows[at, place] = exact, columns + start
-                merged, order = torch.cat([best[lines], found], dim=1).sort(dim=1, descending=True, stable=True)
-                best[lines] = merged[:, :k]
-                best_rows[lines] = torch.cat([best_rows[lines], found_rows], dim=1).gather(1, order)[:, :k]
+                _enter(best, best_rows, asked[better], columns[better] + start, exact[better])
     return best, best_rows
+
+
+def _enter(best: Tensor, best_rows: Tensor, asked: Tensor, rows: Tensor, exact: Tensor) -> None:
+    """Enter the similarities of pairs into the best of each query, in place.
+
+    Pairs are in the order of their queries, and of their rows within a query, which are above all rows entered before.
+    """
+    k = best.shape[1]
+    lines, at = asked.unique_consecutive(return_inverse=True)
+    place = torch.arange(len(at), device=best.device) - torch.searchsorted(at, at)
+    found = torch.full((len(lines), int(place.max()) + 1), -torch.inf, dtype=best.dtype, device=best.device)
+    found_rows = torch.zeros(found.shape, dtype=torch.long, device=best.device)
+    found[at, place], found_rows[at, place] = exact, rows
+    merged, order = torch.cat([best[lines], found], dim=1).sort(dim=1, descending=True, stable=True)
+    best[lines] = merged[:, :k]
+    best_rows[lines] = torch.cat([best_rows[lines], found_rows], dim=1).gather(1, order)[:, :k]
 
 
 def _exact_rows(q: Tensor, corpus: Array, rows: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from grclip._fuse import fuse_parts, kind_weights, kinds_of
+from grclip._fuse import fuse_parts, kind_weights, kinds_of, name_kinds
 from grclip._kernels import Array, row_norms
 from grclip._spread import document_spreads
 from grclip._validation import (
@@ -220,12 +220,11 @@ class MultimodalFuser(TransformerMixin, BaseEstimator, auto_wrap_output_keys=Non
 
     def _lengths(self, roles: tuple[str, ...], *, queries: bool) -> tuple[NDArray[np.float64], str]:
         """The length of fused rows of each kind, NaN where it is not known, and what to say of such rows."""
-        kinds = kinds_of(roles)
         if not self.equalize:
-            return np.ones(len(kinds)), ""
+            return np.ones(2 ** len(roles)), ""
         if not hasattr(self, "spread_"):
             raise NotFittedError("equalize=True, but this MultimodalFuser was fitted without it: fit it again")
-        asked = ", ".join(sorted("+".join(sorted(kind)) for kind in self.query_kinds_))
+        kinds, asked = kinds_of(roles), name_kinds(self.query_kinds_)
         if queries:
             return np.array([1.0 if kind in self.query_kinds_ else np.nan for kind in kinds]), (
                 f"spreads were measured with queries of kind {asked}, and differ for kind {{kind}}, as in {{rows}}: "

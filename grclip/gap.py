@@ -171,6 +171,7 @@ class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         TypeError, ValueError
             As said of the class; the instance is then as it was.
         """
+        refuse_documents_as_y(y)
         if not hasattr(self, "means_"):
             return self.fit(X)
         means, counts, _, encoder = self._sum(X, width=self.n_features_in_)
@@ -363,10 +364,10 @@ class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             count = len(part) - int(norms.isnan().sum()) - len(zero[_name(role)])
             if count:
                 means[role], counts[role] = total / count, count
-                lengths.append(norms[norms >= norm_limits(dtype_of(part))[0]])
+                if not self.normalize:
+                    lengths.append(norms[norms >= norm_limits(dtype_of(part))[0]])
         warn_zero_rows(zero)
-        if not self.normalize:
-            _warn_of_lengths(lengths)
+        _warn_of_lengths(lengths)
         return means, counts, width, encoder_of(X)
 
     def _shift(self, X: Any, *, sign: int, normalize: bool) -> Any:

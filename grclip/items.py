@@ -10,7 +10,7 @@ from typing import Any, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from grclip._columns import as_column, describe, freeze, is_missing, own, row_key, stack_vectors, take_rows
+from grclip._columns import as_column, describe, freeze, is_missing, is_raw, own, row_key, stack_vectors, take_rows
 from grclip._kernels import Array
 from grclip._validation import check_embeddings
 
@@ -419,7 +419,7 @@ def _as_part(role: str, values: Any) -> Any:
 
 def _is_absent(part: Any) -> bool:
     """Whether a column of raw values has none: a role that no row of a batch has."""
-    return isinstance(part, np.ndarray) and part.dtype == object and bool(is_missing(part).all())
+    return is_raw(part) and bool(is_missing(part).all())
 
 
 def _check_role(role: Any) -> str:

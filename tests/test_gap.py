@@ -412,8 +412,9 @@ def test_other_bad_input(rng):
         remover.transform(rows(rng))
     with pytest.raises(TypeError, match="X is 'a red bicycle'; expected embeddings"):
         remover.transform("a red bicycle")
-    with pytest.raises(TypeError, match=r"y is Items; a corpus goes beside the queries"):
-        remover.fit(Items({"text": rows(rng)}), Items({"image": rows(rng)}))
+    for call in (remover.fit, remover.partial_fit):
+        with pytest.raises(TypeError, match=r"y is Items; a corpus goes beside the queries"):
+            call(Items({"text": rows(rng)}), Items({"image": rows(rng)}))
     with pytest.raises(ValueError, match="X holds nothing; expected at least one role"):
         remover.fit({})
     with pytest.raises(ValueError, match="X holds nothing; expected at least one row"):
