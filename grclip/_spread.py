@@ -44,8 +44,8 @@ def document_spreads(
     query_kinds = {kinds_of(tuple(query_parts))[code] for code in np.unique(query_codes).tolist() if code}
     if len(query_kinds) > 1:
         warn(
-            f"queries of several kinds ({name_kinds(query_kinds)}) have spreads of their own, and equalize=True averages "
-            "them, which fits none: fit one pipeline for each kind of query"
+            f"queries of several kinds ({name_kinds(query_kinds)}) have spreads of their own, and equalize=True "
+            "averages them, which fits none: fit one pipeline for each kind of query"
         )
     asked = _sample(np.flatnonzero(query_codes), rng)
     queries = _unit_rows(query_parts, asked, options)
