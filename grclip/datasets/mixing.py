@@ -1,0 +1,149 @@
+"""Mixed corpora from documents that have both parts: some keep their text, some their picture, some both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+from torch import Tensor
+
+from grclip._columns import is_missing, is_raw
+from grclip._validation import few
+from grclip.items import Items, modalities_of
+
+
+def mix_kinds(
+    items: Items,
+    ratio: Sequence[float] = (1, 1, 1),
+    random_state: Any = None,
+    *,
+    modalities: Mapping[str, str] | None = None,
+) -> Items:
+    """Leave documents with their text only, with their other parts only, or with both, at random and in a given ratio.
+
+    Parameters
+    ----------
+    items : Items
+        Documents, raw or encoded, each with a text and a part of another modality.
+    ratio : sequence of 3 floats, default=(1, 1, 1)
+        Shares of documents with text only, without text, and with all parts. Counts are exact to rounding.
+    random_state : int, RandomState instance or None, default=None
+        Decides which document is of which kind.
+    modalities : dict of str to str, default=None
+        Modality of roles that are not known by name.
+
+    Returns
+    -------
+    Items
+        The same rows in the same order; what was taken from them is missing.
+
+    Raises
+    ------
+    TypeError
+        If items are no Items.
+    ValueError
+        If the ratio is not three numbers of at least 0 with a positive sum, if there is no text role or no other one,
+        or if a document has no text or nothing else.
+
+    See Also
+    --------
+    replace_parts : Each document keeps one modality, at random.
+
+    Examples
+    --------
+    >>> from grclip import Items
+    >>> from grclip.datasets import mix_kinds
+    >>> documents = Items({"text": ["a", "b", "c"], "image": ["a.png", "b.png", "c.png"]})
+    >>> sorted(mix_kinds(documents, random_state=0).kinds.tolist())
+    ['image', 'text', 'text+image']
+    """
+    shares = np.asarray(ratio, dtype=float)
+    if shares.shape != (3,) or not np.isfinite(shares).all() or (shares < 0).any() or not shares.sum():
+        raise ValueError(f"ratio must be three numbers of at least 0, (text only, without text, both); got {ratio!r}")
+    texts, others = _two_sides(items, modalities)
+    ends = np.round(np.cumsum(shares) / shares.sum() * len(items)).astype(int)
+    order = check_random_state(random_state).permutation(len(items))
+    return _without(_without(items, others, order[: ends[0]]), texts, order[ends[0] : ends[1]])
+
+
+def replace_parts(
+    items: Items, p: float, random_state: Any = None, *, modalities: Mapping[str, str] | None = None
+) -> Items:
+    """Leave each document with one modality: with probability p without its text, otherwise with its text alone.
+
+    The corpora of the paper's heterogeneity experiment (its section 3). With one seed, a larger p changes more texts
+    to pictures and none back.
+
+    Parameters
+    ----------
+    items : Items
+        Documents, raw or encoded, each with a text and a part of another modality.
+    p : float
+        Probability that a document loses its text, in [0, 1].
+    random_state : int, RandomState instance or None, default=None
+        Decides which document loses what.
+    modalities : dict of str to str, default=None
+        Modality of roles that are not known by name.
+
+    Returns
+    -------
+    Items
+        The same rows in the same order; what was taken from them is missing.
+
+    Raises
+    ------
+    TypeError
+        If items are no Items.
+    ValueError
+        If p is no probability, if there is no text role or no other one, or if a document has no text or nothing else.
+
+    See Also
+    --------
+    mix_kinds : Documents of three kinds in a ratio.
+
+    References
+    ----------
+    Li et al., Closing the Modality Gap for Mixed Modality Search, arXiv:2507.19054, section 3.
+
+    Examples
+    --------
+    >>> from grclip import Items
+    >>> from grclip.datasets import replace_parts
+    >>> documents = Items({"text": ["a", "b", "c", "d"], "image": ["a.png", "b.png", "c.png", "d.png"]})
+    >>> replace_parts(documents, 0.6, random_state=0).kinds.tolist()
+    ['image', 'text', 'text', 'image']
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"p must be a probability, in [0, 1]; got {p!r}")
+    texts, others = _two_sides(items, modalities)
+    lost = check_random_state(random_state).random_sample(len(items)) < p
+    return _without(_without(items, texts, np.flatnonzero(lost)), others, np.flatnonzero(~lost))
+
+
+def _two_sides(items: Any, modalities: Mapping[str, str] | None) -> tuple[list[str], list[str]]:
+    """The text roles and the other ones, of which each document has at least one each."""
+    if not isinstance(items, Items):
+        raise TypeError(f"items is {type(items).__name__}; expected Items, e.g. task.corpus")
+    found = dict(zip(items.roles, modalities_of(items.roles, modalities), strict=True))
+    sides = [[r for r in found if found[r] == "text"], [r for r in found if found[r] != "text"]]
+    for roles, name in zip(sides, ("text", "part beside its text"), strict=True):
+        if not roles:
+            raise ValueError(f"the documents have no {name}: their roles are {', '.join(map(repr, items.roles))}")
+        lacking = np.flatnonzero(np.all([is_missing(items[role]) for role in roles], axis=0))
+        if len(lacking):
+            raise ValueError(f"{few(lacking)} have no {name}; take documents that have both: items[rows]")
+    return sides[0], sides[1]
+
+
+def _without(items: Items, roles: Sequence[str], rows: NDArray[np.intp]) -> Items:
+    """The same rows, some of which lack some parts."""
+    return items.replace({role: _erased(items[role], rows) for role in roles})
+
+
+def _erased(part: Any, rows: NDArray[np.intp]) -> Any:
+    copy: Any = part.clone() if isinstance(part, Tensor) else part.copy()
+    copy[rows] = None if is_raw(part) else np.nan
+    return copy

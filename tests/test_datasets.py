@@ -1,0 +1,153 @@
+"""Drawn scenes, and the mixing of kinds."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grclip import Items
+from grclip.datasets import make_scenes, mix_kinds, replace_parts, toy
+
+BOTH = Items({"text": [f"t{i}" for i in range(20)], "image": [f"{i}.png" for i in range(20)]})
+
+
+class TestScenes:
+    def test_each_scene_has_a_query_a_text_and_a_picture(self):
+        task, qrels = make_scenes(30, random_state=0, size=64)
+        assert len(task) == len(task.corpus) == len(qrels) == 30
+        assert task.corpus.kinds.tolist() == ["text+image"] * 30
+        assert qrels == [{i: 1} for i in range(30)]
+        assert {picture.size for picture in task.corpus["image"]} == {(64, 64)}
+        assert {picture.mode for picture in task.corpus["image"]} == {"RGB"}
+
+    def test_a_seed_repeats_and_another_differs(self):
+        one, same, other = (make_scenes(5, random_state=seed)[0] for seed in (3, 3, 4))
+        assert one.queries["query"].tolist() == same.queries["query"].tolist() != other.queries["query"].tolist()
+        assert one.corpus["text"].tolist() == same.corpus["text"].tolist()
+        for a, b in zip(one.corpus["image"], same.corpus["image"], strict=True):
+            assert a.tobytes() == b.tobytes()
+
+    def test_held_out_scenes_share_no_pair_and_relation_with_training(self):
+        held_out, trained = (set(toy.combinations(side)) for side in (True, False))
+        assert len(held_out) > 4000
+        assert not held_out & trained
+        rng = np.random.RandomState(0)
+        pool = toy.combinations(held_out=True)
+        for row in rng.choice(len(pool), 300):
+            scene = toy.draw_scene(rng, pool[row], held_out=True)
+            first, second, *others = scene.things
+            assert (first.name, scene.relation, second.name) in held_out
+            for third in others:  # aside: above or below a pair that lies left and right, and the other way round
+                axis = "y" if scene.relation == "left of" else "x"
+                words = ("above", "below") if axis == "y" else ("left of", "right of")
+                for thing in (first, second):
+                    relation = words[getattr(third, axis) > getattr(thing, axis)]
+                    assert toy.is_held_out(third.name, relation, thing.name)
+
+    def test_a_relation_and_its_inverse_are_on_one_side_of_the_split(self):
+        for first, relation, second in toy.combinations(held_out=True)[::97]:
+            assert toy.is_held_out(second, toy.INVERSE[relation], first)
+
+    def test_queries_are_true_of_their_pictures(self):
+        rng = np.random.RandomState(1)
+        pool = toy.combinations(held_out=True)
+        for row in rng.choice(len(pool), 100):
+            scene = toy.draw_scene(rng, pool[row], held_out=True)
+            query = toy.query_of(scene, rng)
+            relation = next(words for words in toy.RELATIONS if f" {words} " in query)
+            names = query.split(f" {relation} ")
+            one, other = (next(thing for thing in scene.things if thing.name == name) for name in names)
+            gap = {
+                "left of": other.x - one.x,
+                "right of": one.x - other.x,
+                "above": other.y - one.y,
+                "below": one.y - other.y,
+            }
+            assert gap[relation] > 0.3
+            thing = scene.things[0]
+            picture = np.asarray(toy.picture_of(toy.alone(scene, 0), 128))
+            if thing.shape in ("circle", "square", "triangle", "diamond", "cross", "star"):
+                centre = picture[int(thing.y * 128), int(thing.x * 128)]
+                assert np.abs(centre.astype(int) - toy.COLOURS[thing.colour][0]).max() <= 2
+
+    def test_texts_use_other_words_and_leave_statements_out_where_asked(self):
+        rng = np.random.RandomState(2)
+        scene = toy.draw_scene(rng, toy.combinations(held_out=True)[5], held_out=True)
+        texts = {toy.document_of(scene, rng) for _ in range(50)}
+        partial = [toy.document_of(scene, rng, leave_out=0.9) for _ in range(50)]
+        assert len(texts) > 40
+        assert all(text.endswith(".") and text[0].isupper() for text in texts | set(partial))
+        assert max(map(len, partial)) <= max(map(len, texts))
+        assert min(map(len, partial)) < min(map(len, texts)) / 2
+
+    def test_complementary_parts_each_show_one_of_the_two(self):
+        task, _ = make_scenes(40, random_state=0, complementary=True)
+        for query, text in zip(task.queries["query"], task.corpus["text"], strict=True):
+            assert any(words in query for words in toy.RELATIONS)
+            assert text.count(" lies near ") == 1
+            assert " one finds " not in text
+            assert "There is" not in text
+
+    @pytest.mark.parametrize("n", [0, -1, 100_000])
+    def test_a_number_of_scenes_that_cannot_be_drawn_is_an_error(self, n):
+        with pytest.raises(ValueError, match=rf"n is {n}; there are 1 to \d+ scenes"):
+            make_scenes(n)
+
+
+class TestMixing:
+    @given(n=st.integers(1, 60), ratio=st.tuples(*[st.integers(0, 5)] * 3).filter(any), seed=st.integers(0, 9))
+    def test_counts_are_those_of_the_ratio(self, n, ratio, seed):
+        items = Items({"text": ["t"] * n, "image": ["i"] * n})
+        kinds = mix_kinds(items, ratio, random_state=seed).kinds
+        counts = [int((kinds == kind).sum()) for kind in ("text", "image", "text+image")]
+        assert sum(counts) == n
+        assert np.abs(np.array(counts) - n * np.array(ratio) / sum(ratio)).max() <= 1
+
+    def test_rows_stay_and_the_input_is_untouched(self):
+        mixed = mix_kinds(BOTH, random_state=0)
+        for role in BOTH:
+            assert all(a in (None, b) for a, b in zip(mixed[role], BOTH[role], strict=True))
+        assert BOTH.kinds.tolist() == ["text+image"] * 20
+
+    @pytest.mark.parametrize("library", [np.asarray, torch.tensor])
+    def test_vectors_become_rows_of_nan(self, library):
+        items = Items({"text": library(np.ones((6, 3))), "image": library(np.ones((6, 3)))}, encoder="e")
+        mixed = mix_kinds(items, random_state=0)
+        assert sorted(mixed.kinds.tolist()) == ["image", "image", "text", "text", "text+image", "text+image"]
+        assert mixed.encoder == "e"
+        assert items.kinds.tolist() == ["text+image"] * 6
+
+    def test_several_roles_of_a_side_go_together(self):
+        items = Items({"title": ["t"] * 9, "body": ["b"] * 9, "sketch": ["s"] * 9})
+        kinds = mix_kinds(items, random_state=0, modalities={"sketch": "image"}).kinds
+        assert set(kinds.tolist()) == {"title+body", "sketch", "title+body+sketch"}
+
+    @given(seed=st.integers(0, 20), low=st.floats(0, 1), high=st.floats(0, 1))
+    def test_a_larger_p_only_adds_pictures(self, seed, low, high):
+        low, high = sorted((low, high))
+        fewer, more = (replace_parts(BOTH, p, random_state=seed).kinds == "image" for p in (low, high))
+        assert not (fewer & ~more).any()
+
+    def test_the_ends_of_p(self):
+        assert set(replace_parts(BOTH, 0.0, random_state=0).kinds.tolist()) == {"text"}
+        assert set(replace_parts(BOTH, 1.0, random_state=0).kinds.tolist()) == {"image"}
+
+    @pytest.mark.parametrize("ratio", [(1, 1), (0, 0, 0), (1, -1, 1), (1, np.nan, 1)])
+    def test_a_ratio_that_is_none_is_an_error(self, ratio):
+        with pytest.raises(ValueError, match="ratio must be three numbers"):
+            mix_kinds(BOTH, ratio)
+
+    @pytest.mark.parametrize("p", [-0.1, 1.1, np.nan])
+    def test_a_p_that_is_no_probability_is_an_error(self, p):
+        with pytest.raises(ValueError, match="p must be a probability"):
+            replace_parts(BOTH, p)
+
+    def test_documents_that_lack_a_side_are_named(self):
+        items = Items({"text": ["a", None, "c"], "image": ["x", "y", None]})
+        with pytest.raises(ValueError, match=r"1 row \(1\) have no text"):
+            mix_kinds(items)
+        with pytest.raises(ValueError, match="the documents have no part beside its text: their roles are 'text'"):
+            mix_kinds(Items({"text": ["a"]}))
+        with pytest.raises(TypeError, match="items is list; expected Items"):
+            replace_parts(["a"], 0.5)
