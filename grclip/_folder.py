@@ -1,0 +1,123 @@
+"""Search of a folder: its pictures and texts as documents, calibrated on themselves or by means from a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+
+from grclip._columns import is_missing
+from grclip._validation import warn
+from grclip.fusion import MultimodalFuser
+from grclip.gap import ModalityGapRemover
+from grclip.items import Items, SearchTask
+from grclip.search import ExactRetriever
+
+PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+TEXTS = frozenset({".md", ".rst", ".text", ".txt"})
+
+ENOUGH = 5
+"""Texts, and pictures, that a mean is worth taking of; on real photos five a role do most of the work."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document that was found."""
+
+    score: float
+    kind: str
+    paths: tuple[Path, ...]
+    text: str | None
+    picture: Path | None
+
+
+def read_folder(folder: Path) -> tuple[Items, list[tuple[Path, ...]]]:
+    """The documents of a folder and its subfolders, and their files: a picture and a text of one name are one."""
+    found: dict[Path, dict[str, Path]] = {}
+    for path in sorted(_files(folder)):
+        role = "image" if path.suffix.lower() in PICTURES else "text" if path.suffix.lower() in TEXTS else None
+        if role:
+            name = path.with_suffix("")
+            found.setdefault(path if role in found.get(name, {}) else name, {})[role] = path
+    if not found:
+        raise FileNotFoundError(
+            f"{folder} holds no picture ({' '.join(sorted(PICTURES))}) and no text ({' '.join(sorted(TEXTS))})"
+        )
+    records = [
+        {
+            "text": parts["text"].read_text(encoding="utf-8", errors="replace") if "text" in parts else None,
+            "image": parts.get("image"),
+        }
+        for parts in found.values()
+    ]
+    return Items({role: [record[role] for record in records] for role in ("text", "image")}), [
+        tuple(parts.values()) for parts in found.values()
+    ]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Files of a folder and its subfolders, without hidden ones."""
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is no folder")
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place, name) for name in names if not name.startswith("."))
+
+
+def search_folder(folder: Path, words: str, encoder: Any, *, k: int = 10, calibrator: Path | None = None) -> list[Hit]:
+    """The k documents of a folder that answer the words best, with their similarities or, calibrated, their scores."""
+    documents, paths = read_folder(folder)
+    encoded = encoder.transform(SearchTask(Items({"query": [words]}), documents))
+    readable = np.flatnonzero(encoded.corpus.kinds != "")
+    if not len(readable):
+        raise ValueError(f"none of the {len(documents)} documents of {folder} could be read")
+    task = SearchTask(encoded.queries, encoded.corpus[readable])
+    fused = _calibrate(task.corpus, calibrator).transform(task)
+    scores, rows = ExactRetriever(k=min(k, len(readable))).fit(fused).kneighbors(fused.queries)
+    found = readable[rows[0]]
+    return [
+        Hit(float(score), str(kind), paths[row], text, picture)
+        for score, kind, row, text, picture in zip(
+            scores[0],
+            task.corpus.kinds[rows[0]],
+            found,
+            documents["text"][found],
+            documents["image"][found],
+            strict=True,
+        )
+    ]
+
+
+def _calibrate(corpus: Items, calibrator: Path | None) -> Pipeline:
+    """A fitted pipeline up to fused vectors, from the means of a file or of the folder itself.
+
+    A folder has no queries to learn from, so its texts stand in for them, in the mean and in the spreads. A folder of
+    one kind has no gap to close.
+    """
+    counts = {role: int((~is_missing(corpus[role])).sum()) for role in corpus}
+    steps: list[tuple[str, Any]] = []
+    if calibrator is not None:
+        steps = [("degap", ModalityGapRemover.load(calibrator))]
+    elif min(counts.values()) >= ENOUGH:
+        steps = [("degap", ModalityGapRemover().fit(_asked_by_texts(corpus, slice(None))))]
+    elif all(counts.values()):
+        warn(
+            f"{counts['text']} texts and {counts['image']} pictures are too few to calibrate on ({ENOUGH} of each are "
+            "needed): these are raw similarities, and texts come first; --calibrator takes means learned elsewhere"
+        )
+    centred = steps[0][1].transform(corpus) if steps else corpus
+    told = np.flatnonzero(~is_missing(centred["text"]))
+    equalize = bool(steps) and min(counts.values()) >= ENOUGH
+    stand_ins = _asked_by_texts(centred, told) if equalize else centred
+    fuse = MultimodalFuser(equalize=equalize).fit(stand_ins, [{int(row): 1} for row in told] if equalize else None)
+    return Pipeline([*steps, ("fuse", fuse)])
+
+
+def _asked_by_texts(corpus: Items, rows: Any) -> SearchTask:
+    """A task whose queries are texts of the corpus."""
+    return SearchTask(Items({"query": corpus["text"][rows]}, encoder=corpus.encoder), corpus)

@@ -1,0 +1,133 @@
+"""The command line: ``grclip demo`` and ``grclip search``."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from grclip import __version__
+
+DEFAULT_MODEL, DEFAULT_WEIGHTS = "ViT-B-32", "laion2b_s34b_b79k"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; what goes wrong is one line on standard error, and exit status 1.
+
+    Parameters
+    ----------
+    arguments : sequence of str, default=None
+        Words of the command line; None takes those that the program was called with.
+
+    Returns
+    -------
+    int
+        Exit status.
+
+    Raises
+    ------
+    SystemExit
+        For a command line that makes no sense, with status 2.
+
+    Examples
+    --------
+    >>> from grclip.cli import main
+    >>> main(["search", "no-such-folder", "a red bicycle", "--model", "toy"])
+    1
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            options.run(options)
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        print(f"grclip: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="grclip", description="Mixed-modality search without the modality gap.")
+    parser.add_argument("--version", action="version", version=f"grclip {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True)
+
+    demo = commands.add_parser("demo", help="search drawn scenes before and after the gap is removed; no network")
+    demo.add_argument("--save", type=Path, metavar="FILE", help="write the example results as a picture, e.g. demo.png")
+    demo.set_defaults(run=_demo)
+
+    search = commands.add_parser("search", help="search the pictures and texts of a folder")
+    search.add_argument("folder", type=Path, help="a picture and a text of one name are one document")
+    search.add_argument("words", help="what to look for")
+    search.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME", help="of open_clip, or toy (%(default)s)")
+    search.add_argument("--pretrained", metavar="TAG", help=f"weights of the model ({DEFAULT_WEIGHTS} for the default)")
+    search.add_argument("-k", type=int, default=10, help="number of results (%(default)s)")
+    search.add_argument("--calibrator", type=Path, metavar="FILE", help="means that ModalityGapRemover.save wrote")
+    search.add_argument("--save", type=Path, metavar="FILE", help="write the results as a picture, e.g. results.png")
+    search.set_defaults(run=_search)
+    return parser
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from grclip._demo import METHODS, N_CALIBRATION, run_demo
+    from grclip._sheet import save_sheet
+
+    print("Drawing scenes, and encoding texts and pictures with the toy encoder, a very small CLIP ...", flush=True)
+    demo = run_demo()
+    n = len(demo.task)
+    print(f"{n} queries; {n} documents: texts, pictures, and both, in equal parts.")
+    print(f"Means and scales come from {N_CALIBRATION} other scenes; the encoder was trained on none of all these.\n")
+    print("NDCG@10, over all queries and by kind of the document that is right; share of pictures in the top 10\n")
+    print(f"{'':26}{'all':>8}{'text':>8}{'image':>8}{'both':>8}{'pictures':>12}")
+    for method, row in demo.table().items():
+        print(f"{method:26}" + "".join(f"{value:8.3f}" for value in row[:-1]) + f"{row[-1]:11.0%}")
+    examples = demo.examples()
+    for query in examples:
+        print(f"\n'{demo.task.queries['query'][query]}'")
+        for ranking in demo.rankings(query):
+            print(f"  {ranking.title}")
+            for card, row in zip(ranking.cards, demo.rows[ranking.title][query], strict=False):
+                shown = card.text or f"[picture of: {demo.task.queries['query'][row]}]"
+                print(_line(f"  {'*' if card.relevant else ' '} {card.score:6.2f}  {card.kind:11} {shown}"))
+    print(
+        "\n* is the right document. Raw scores are cosines; on one scale they count spreads above unrelated documents."
+    )
+    if options.save:
+        queries = demo.task.queries["query"]
+        save_sheet(options.save, [(queries[query], demo.rankings(query)) for query in examples])
+        print(f"The results above as a picture: {options.save}")
+    print(f"\n{METHODS[-1]}: ModalityGapRemover() and MultimodalFuser(equalize=True) in a Pipeline, see the README.")
+
+
+def _search(options: argparse.Namespace) -> None:
+    from grclip._folder import search_folder
+    from grclip._sheet import Card, Ranking, save_sheet
+    from grclip.encoders import OpenCLIPEncoder
+    from grclip.encoders._media import open_image
+
+    weights = options.pretrained or (DEFAULT_WEIGHTS if options.model == DEFAULT_MODEL else None)
+    encoder = OpenCLIPEncoder(options.model, weights, on_error="skip")
+    hits = search_folder(options.folder, options.words, encoder, k=options.k, calibrator=options.calibrator)
+    for rank, hit in enumerate(hits, 1):
+        paths = " + ".join(str(path.relative_to(options.folder)) for path in hit.paths)
+        print(f"{rank:3}  {hit.score:6.2f}  {hit.kind:11} {paths}")
+    if options.save:
+        cards = [Card(hit.kind, hit.score, hit.text, hit.picture and open_image(hit.picture)) for hit in hits[:10]]
+        save_sheet(options.save, [(options.words, [Ranking(str(options.folder), cards)])])
+
+
+def _line(text: str) -> str:
+    """A line that fits the terminal, or 120 columns where there is none."""
+    return text[: shutil.get_terminal_size((120, 24)).columns]
+
+
+def _show_warning(message: Any, *_: Any) -> None:
+    print(f"grclip: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

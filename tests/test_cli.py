@@ -1,0 +1,193 @@
+"""The command line: the demo and the search of a folder, as a user calls them."""
+
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from grclip import ModalityGapRemover
+from grclip._demo import METHODS, run_demo
+from grclip._optional import optional_import
+from grclip.cli import main
+from grclip.datasets import make_scenes, mix_kinds
+from grclip.encoders import toy_encoder
+
+
+@pytest.fixture(scope="module")
+def task():
+    drawn, _ = make_scenes(30, random_state=0)
+    return drawn, mix_kinds(drawn.corpus, random_state=0)
+
+
+@pytest.fixture
+def folder(task, tmp_path):
+    """Texts, pictures and both, under one name each; one of each kind in a subfolder."""
+    _, corpus = task
+    place = tmp_path / "things"
+    (place / "deep").mkdir(parents=True)
+    for i, (text, picture) in enumerate(zip(corpus["text"], corpus["image"], strict=True)):
+        at = place / ("deep" if i % 3 == 0 else "") / f"{i:02}"
+        if text:
+            at.with_suffix(".txt").write_text(text)
+        if picture:
+            picture.save(at.with_suffix(".png"))
+    return place
+
+
+def run(capsys, *words):
+    status = main([str(word) for word in words])
+    return status, *capsys.readouterr()
+
+
+class TestSearch:
+    def test_it_finds_what_was_asked_for_in_every_kind(self, capsys, task, folder):
+        drawn, corpus = task
+        places = []
+        for i, query in enumerate(drawn.queries["query"]):
+            status, out, err = run(capsys, "search", folder, query, "--model", "toy", "-k", "5")
+            assert (status, err) == (0, "")
+            lines = [re.match(r" *(\d+) +(-?[\d.]+)  (\S+) +(.*)", line).groups() for line in out.splitlines()]
+            assert [int(rank) for rank, *_ in lines] == [1, 2, 3, 4, 5]
+            assert sorted((float(score) for _, score, *_ in lines), reverse=True) == [float(s) for _, s, *_ in lines]
+            for _, _, kind, paths in lines:
+                row = int(re.search(r"(\d\d)\.", paths)[1])
+                assert kind == corpus.kinds[row]
+                assert len(paths.split(" + ")) == len(kind.split("+"))
+                assert all((folder / path).exists() for path in paths.split(" + "))
+            found = [int(re.search(r"(\d\d)\.", paths)[1]) for *_, paths in lines]
+            places.append(found.index(i) if i in found else 9)
+        assert np.mean(np.array(places) == 0) > 0.8
+
+    def test_results_are_saved_as_a_picture(self, capsys, folder, tmp_path):
+        status, _, _ = run(capsys, "search", folder, "red", "--model", "toy", "--save", tmp_path / "r.png")
+        assert status == 0
+        with PIL.Image.open(tmp_path / "r.png") as picture:
+            assert picture.size[0] > 1000
+
+    def test_hidden_files_and_other_files_are_left_alone(self, capsys, folder):
+        (folder / ".hidden.txt").write_text("red circle")
+        (folder / ".git").mkdir()
+        (folder / ".git" / "a.txt").write_text("red circle")
+        (folder / "table.csv").write_text("red,circle")
+        _, out, _ = run(capsys, "search", folder, "red circle", "--model", "toy", "-k", "1000")
+        assert len(out.splitlines()) == 30
+
+    def test_two_pictures_of_one_name_are_two_documents(self, capsys, task, tmp_path):
+        picture = task[0].corpus["image"][0]
+        for name in ("a.png", "a.jpg"):
+            picture.save(tmp_path / name)
+        (tmp_path / "a.txt").write_text("something")
+        _, out, err = run(capsys, "search", tmp_path, "red", "--model", "toy")
+        assert len(out.splitlines()) == 2
+        assert "1 texts and 2 pictures are too few to calibrate on" in err
+
+    def test_a_broken_picture_is_skipped_with_a_word(self, capsys, folder):
+        (folder / "broken.png").write_bytes(b"no picture")
+        status, out, err = run(capsys, "search", folder, "red", "--model", "toy", "-k", "100")
+        assert status == 0
+        assert len(out.splitlines()) == 30
+        assert re.match(r"grclip: 1 parts cannot be read and count as missing: role 'image', row \d+: .*broken.png", err)
+
+    def test_a_folder_of_one_kind_needs_no_calibration(self, capsys, task, tmp_path):
+        for i, text in enumerate(task[0].corpus["text"][:5]):
+            (tmp_path / f"{i}.md").write_text(text)
+        status, out, err = run(capsys, "search", tmp_path, task[0].queries["query"][3], "--model", "toy")
+        assert (status, err) == (0, "")
+        assert out.splitlines()[0].endswith("3.md")
+
+    def test_a_calibrator_from_elsewhere(self, capsys, task, folder, tmp_path):
+        remover = ModalityGapRemover().fit(toy_encoder().transform(make_scenes(100, random_state=1)[0]))
+        remover.save(tmp_path / "c.safetensors")
+        query = task[0].queries["query"][1]
+        words = ("search", folder, query, "--model", "toy", "--calibrator")
+        status, out, _ = run(capsys, *words, tmp_path / "c.safetensors")
+        assert status == 0
+        assert "01." in out.splitlines()[0]
+        other = ModalityGapRemover().fit({role: np.eye(128) + 1 for role in ("query", "text", "image")})
+        other.encoder_ = "another model"
+        other.save(tmp_path / "d.safetensors")
+        status, _, err = run(capsys, *words, tmp_path / "d.safetensors")
+        assert status == 1
+        assert "fitted on vectors of encoder 'another model'" in err
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["search", "no-such-folder", "red", "--model", "toy"], "no-such-folder is no folder"),
+            (["search", "{folder}", "red", "--model", "ViT-B32"], "open_clip knows none of that name"),
+            (["search", "{folder}", "red"], "cannot load ViT-B-32/laion2b_s34b_b79k"),
+            (["search", "{folder}", "red", "--model", "toy", "-k", "0"], "k must be a whole number of at least 1"),
+            (["search", "{folder}", "red", "--model", "toy", "--calibrator", "gone"], "gone"),
+            (["search", "{empty}", "red", "--model", "toy"], "holds no picture"),
+        ],
+    )
+    def test_what_goes_wrong_is_one_line(self, capsys, folder, tmp_path, words, message):
+        (tmp_path / "empty").mkdir()
+        status, out, err = run(capsys, *(word.format(folder=folder, empty=tmp_path / "empty") for word in words))
+        assert (status, out) == (1, "")
+        assert err.startswith("grclip: ")
+        assert err.count("\n") == 1
+        assert message in err
+
+    def test_nothing_readable(self, capsys, tmp_path):
+        (tmp_path / "broken.png").write_bytes(b"no picture")
+        status, _, err = run(capsys, "search", tmp_path, "red", "--model", "toy")
+        assert status == 1
+        assert "none of the 1 documents" in err
+
+
+class TestDemo:
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def demo():
+        return run_demo()
+
+    def test_the_figures_that_it_promises(self, demo):
+        table = demo.table()
+        raw, removed, equal = (table[method][0] for method in METHODS)
+        assert removed >= raw + 0.15
+        assert equal >= removed - 0.01
+        assert table["raw"][-1] < 0.2 < 1 / 3 - 0.06 < table[METHODS[-1]][-1] < 1 / 3 + 0.06
+        assert len(demo.task) >= 1000
+
+    def test_examples_show_five_of_each_method(self, demo):
+        examples = demo.examples()
+        assert [demo.kinds[query] for query in examples] == ["text", "image", "text+image"]
+        for query in examples:
+            for ranking in demo.rankings(query):
+                assert len(ranking.cards) == 5
+                for card in ranking.cards:
+                    assert (card.text is not None) == ("text" in card.kind)
+                    assert (card.picture is not None) == ("image" in card.kind)
+
+    def test_as_a_user_calls_it(self, tmp_path):
+        environment = os.environ | {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-m", "grclip.cli", "demo", "--save", str(tmp_path / "demo.png")],
+            capture_output=True, text=True, env=environment, check=True,
+        )  # fmt: skip
+        assert done.stderr == ""
+        figures = {line[:26].strip(): line[26:].split() for line in done.stdout.splitlines() if "%" in line}
+        assert list(figures) == list(METHODS)
+        assert float(figures[METHODS[1]][0]) >= float(figures["raw"][0]) + 0.15
+        assert len(re.findall(r"^  [* ] +-?\d\.\d\d  (?:text|image|text\+image) ", done.stdout, re.MULTILINE)) == 30
+        with PIL.Image.open(tmp_path / "demo.png") as picture:
+            assert picture.size[0] > 1000
+            assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
+
+
+def test_an_absent_library_is_named_with_its_extra():
+    with pytest.raises(ModuleNotFoundError, match=r"flying needs 'no_such_wings', .* the extra 'fly' .*pip install"):
+        optional_import("no_such_wings.left", "fly", "flying")
+    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'grclip.no_such_part'"):
+        optional_import("grclip.no_such_part", "fly", "flying")
+
+
+def test_the_version():
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
