@@ -24,9 +24,13 @@ MODALITIES: Mapping[str, str] = MappingProxyType(
 
 
 def modalities_of(roles: Iterable[str], modalities: Mapping[str, str] | None = None) -> list[str]:
-    """The modality of each role: as given, else as known by its name, else an error."""
+    """The modality of each role: as given, else as known by its name, else an error; text+image has that of text."""
     given = modalities or {}
-    found = {role: given.get(role) or MODALITIES.get(role.removeprefix("query_")) for role in roles}
+    firsts = {role: role.partition("+")[0] for role in roles}
+    found = {
+        role: given.get(role) or given.get(first) or MODALITIES.get(first.removeprefix("query_"))
+        for role, first in firsts.items()
+    }
     unknown = [role for role, modality in found.items() if modality is None]
     if unknown:
         raise ValueError(
@@ -83,7 +87,8 @@ class Items:
 
     Roles that have a modality by name: query, text, title, headline, body, summary, abstract, description, caption and
     question are texts; image, photo, picture, cover, thumbnail and screenshot are images; audio and video are
-    themselves; and so is each with ``query_`` before it.
+    themselves; and so is each with ``query_`` before it. Parts that an encoder took together have a role of names
+    joined by ``+`` (``"text+image"``), with the modality of the first.
 
     Examples
     --------

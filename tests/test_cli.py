@@ -90,7 +90,9 @@ class TestSearch:
         status, out, err = run(capsys, "search", folder, "red", "--model", "toy", "-k", "100")
         assert status == 0
         assert len(out.splitlines()) == 30
-        assert re.match(r"grclip: 1 parts cannot be read and count as missing: role 'image', row \d+: .*broken.png", err)
+        assert re.match(
+            r"grclip: 1 part cannot be read, and missing from now on: role 'image', row \d+: .*broken.png", err
+        )
 
     def test_a_folder_of_one_kind_needs_no_calibration(self, capsys, task, tmp_path):
         for i, text in enumerate(task[0].corpus["text"][:5]):

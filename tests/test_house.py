@@ -208,7 +208,7 @@ def test_the_blocks_of_the_encoder_page_run_one_after_the_other(capsys, tmp_path
     n_blocks, names = run_blocks("encoders.md")
     assert n_blocks == 3
     printed = capsys.readouterr().out
-    assert "['text+image' 'text'] 1 parts cannot be read" in printed
+    assert "['text+image' 'text'] 1 part cannot be read" in printed
     assert names["again"].encoder == names["encoder"].fingerprint
 
 

@@ -338,3 +338,11 @@ def test_wrong_tasks(task):
         SearchTask({"query": np.eye(2)}, {"text": np.eye(2)})
     with pytest.raises(KeyError, match="a SearchTask is sliced by query"):
         task["query"]
+
+
+def test_a_role_joined_by_plus_has_the_modality_of_its_first_part():
+    assert modalities_of(["text+image", "image+text", "query+query_image"]) == ["text", "image", "text"]
+    assert modalities_of(["sketch+text"], {"sketch": "image"}) == ["image"]
+    assert modalities_of(["text+image"], {"text+image": "image"}) == ["image"]
+    with pytest.raises(ValueError, match=r"unknown modality of 'brand\+image'"):
+        modalities_of(["brand+image"])

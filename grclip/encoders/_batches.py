@@ -24,7 +24,7 @@ class Task(NamedTuple):
     """What is encoded alike: values of one modality under one prompt."""
 
     modality: str
-    prompt: str | None
+    prompt: Any
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,27 @@ class Batches(Dataset[Batch]):
                 opened[row] = self.model.open(self.task.modality, self.values[row])
             except (UnreadableError, TypeError) as error:
                 errors[row] = error.with_traceback(None)
-        inputs = self.model.prepare(self.task.modality, list(opened.values()), self.task.prompt) if opened else None
-        texts = opened.items() if self.task.modality == "text" else ()
-        return Batch(list(opened), inputs, errors, [row for row, text in texts if self.model.is_cut(text)])
+        inputs = self._prepare(opened, errors)
+        read = {row: self.model.text_of(self.task.modality, value, self.task.prompt) for row, value in opened.items()}
+        cut = [row for row, text in read.items() if text is not None and self.model.is_cut(text)]
+        return Batch(list(opened), inputs, errors, cut)
+
+    def _prepare(self, opened: dict[int, Any], errors: dict[int, Exception]) -> Any:
+        """The inputs of what was opened; a value that the model's own preprocessing refuses moves to the errors."""
+        modality, prompt = self.task
+        try:
+            return self.model.prepare(modality, list(opened.values()), prompt) if opened else None
+        except (ValueError, RuntimeError):
+            found = len(errors)
+            for row in list(opened):
+                try:
+                    self.model.prepare(modality, [opened[row]], prompt)
+                except (ValueError, RuntimeError) as error:
+                    errors[row] = UnreadableError(f"the model cannot take it: {error}")
+                    del opened[row]
+            if len(errors) == found:
+                raise
+            return self._prepare(opened, errors)
 
 
 @dataclass
@@ -115,14 +133,16 @@ class Report:
         """Warn of either, with the first few places."""
         if self.cut:
             listed = ", ".join(f"{role!r} row {row}" for role, row in self.cut[:5])
+            many = "1 text is" if len(self.cut) == 1 else f"{len(self.cut)} texts are"
             warn(
-                f"{len(self.cut)} texts are longer than the {model.max_tokens} tokens that {model.name} reads, and "
-                f"were cut ({listed}{', ...' if len(self.cut) > 5 else ''})"
+                f"{many} cut, being longer than the {model.max_tokens} tokens that {model.name} reads "
+                f"({listed}{', ...' if len(self.cut) > 5 else ''})"
             )
         if self.skipped:
             listed = "; ".join(f"role {role!r}, row {row}: {why}" for (role, row), why in [*self.skipped.items()][:5])
             more = f"; and {len(self.skipped) - 5} more" if len(self.skipped) > 5 else ""
-            warn(f"{len(self.skipped)} parts cannot be read and count as missing: {listed}{more}")
+            many = "1 part" if len(self.skipped) == 1 else f"{len(self.skipped)} parts"
+            warn(f"{many} cannot be read, and missing from now on: {listed}{more}")
 
 
 def run_job(model: Model, task: Task, job: Job, options: Options, report: Report) -> Tensor | None:
@@ -130,7 +150,8 @@ def run_job(model: Model, task: Task, job: Job, options: Options, report: Report
     vectors: Tensor | None = None
     done, size = 0, options.batch_size
     hidden = None if options.progress is None else not options.progress
-    with tqdm(total=len(job.values), desc=f"encoding {task.modality}", delay=2, disable=hidden) as bar:
+    delay = 0 if options.progress else 2  # seconds
+    with tqdm(total=len(job.values), desc=f"encoding {task.modality}", delay=delay, disable=hidden) as bar:
         while done < len(job.values):
             for batch in _load(Batches(model, task, job.values, done, size), options.num_workers):
                 _check(batch, job, options.on_error)

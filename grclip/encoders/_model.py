@@ -39,7 +39,7 @@ class Model(ABC):
     n_frames: int = 8
 
     @abstractmethod
-    def prepare(self, modality: str, values: Sequence[Any], prompt: str | None) -> Any:
+    def prepare(self, modality: str, values: Sequence[Any], prompt: Any) -> Any:
         """The inputs of a batch of opened values: a tensor, or tensors by name."""
 
     @abstractmethod
@@ -61,6 +61,10 @@ class Model(ABC):
                 return open_audio(value, self.sampling_rate)
             case _:
                 return open_video(value, self.n_frames)
+
+    def text_of(self, modality: str, value: Any, prompt: Any) -> str | None:
+        """The text that the tokenizer reads of an opened value, where it reads one."""
+        return value if modality == "text" else None
 
     def is_cut(self, text: str) -> bool:
         """Whether a text has more tokens than the model reads; no tokenizer makes more tokens than bytes."""
@@ -116,8 +120,8 @@ def shared(key: Hashable, load: Callable[[], Model]) -> Model:
 
 def state_of(path: Path) -> tuple[tuple[str, int, int], ...]:
     """What tells whether the files of a local model have changed."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
 
 
 @contextmanager
@@ -129,8 +133,8 @@ def hub_or_cache(name: str) -> Iterator[None]:
     try:
         constants.HF_HUB_OFFLINE = offline or not _reaches_hub(constants.ENDPOINT)
         yield
-    except Exception as error:
-        if not constants.HF_HUB_OFFLINE:
+    except (OSError, RuntimeError) as error:
+        if not constants.HF_HUB_OFFLINE or not _is_of_files(error):
             raise
         why = "HF_HUB_OFFLINE is set" if offline else f"{constants.ENDPOINT} cannot be reached"
         raise OSError(
@@ -140,6 +144,11 @@ def hub_or_cache(name: str) -> Iterator[None]:
     finally:
         constants.HF_HUB_OFFLINE = offline
         logging.getLogger().removeFilter(_is_not_of_open_clip)
+
+
+def _is_of_files(error: BaseException | None) -> bool:
+    """Whether an error is, or hides, one of a file that was not found; open_clip hides them in RuntimeErrors."""
+    return error is not None and (isinstance(error, OSError) or _is_of_files(error.__cause__ or error.__context__))
 
 
 def _reaches_hub(endpoint: str) -> bool:

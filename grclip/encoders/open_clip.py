@@ -30,13 +30,22 @@ class OpenCLIPModel(Model):
     def __init__(self, name: str, module: Any, preprocess: Any, tokenizer: Any) -> None:
         self.name, self.module, self.preprocess, self.tokenizer = name, module, preprocess, tokenizer
         self.max_tokens = tokenizer.context_length
+        size = module.visual.preprocess_cfg["size"]
+        self.size = tuple(size) if isinstance(size, tuple | list) else (size, size)
         probe = tokenizer(["A photo of 2 cats, e.g. outside."])[0].tolist()
         self.preprocessing = f"{module.visual.preprocess_cfg} {probe}"
 
-    def prepare(self, modality: str, values: Sequence[Any], prompt: str | None) -> Tensor:
+    def prepare(self, modality: str, values: Sequence[Any], prompt: Any) -> Tensor:
         if modality == "text":
             return self.tokenizer(list(values))
-        return torch.stack([value if isinstance(value, Tensor) else self.preprocess(value) for value in values])
+        return torch.stack([self._pixels(value) for value in values])
+
+    def _pixels(self, value: Any) -> Tensor:
+        if not isinstance(value, Tensor):
+            return self.preprocess(value)
+        if value.shape != (3, *self.size):
+            raise ValueError(f"a preprocessed picture is (3, {self.size[0]}, {self.size[1]}); got {list(value.shape)}")
+        return value
 
     def embed(self, modality: str, inputs: Tensor) -> Tensor:
         return self.module.encode_text(inputs) if modality == "text" else self.module.encode_image(inputs)
