@@ -116,6 +116,12 @@ class TestSearch:
         assert status == 1
         assert "fitted on vectors of encoder 'another model'" in err
 
+    def test_a_reader_that_goes_away_is_no_error(self, folder):
+        words = [sys.executable, "-m", "grclip.cli", "search", str(folder), "red", "--model", "toy"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            process.stdout.close()
+            assert process.stderr.read() == b""
+
     @pytest.mark.parametrize(
         ("words", "message"),
         [

@@ -139,8 +139,7 @@ class BaseEncoder(TransformerMixin, BaseEstimator):
                     "choose another model, or leave the role out"
                 )
             job = jobs.setdefault(Task(modality, self._prompt(role, model)), Job())
-            for row in there:
-                job.add(role, row, column[row])
+            job.add(role, column, there)
         options = Options(self.precision, self.batch_size, self.num_workers, self.on_error, self.progress)
         report = Report()
         found = {task: run_job(model, task, job, options, report) for task, job in jobs.items()}

@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -43,33 +45,40 @@ class Job:
 
     def __init__(self) -> None:
         self.values: list[Any] = []
-        self.places: list[list[tuple[str, int]]] = []
+        self._rows: dict[str, tuple[Sequence[int], list[int]]] = {}
         self._index: dict[Any, int] = {}
 
-    def add(self, role: str, row: int, value: Any) -> None:
-        """Note a value; equal strings and paths, and one and the same object, are one value."""
-        i = self._index.setdefault(_identity(value), len(self.values))
-        if i == len(self.values):
-            self.values.append(value)
-            self.places.append([])
-        self.places[i].append((role, row))
+    def add(self, role: str, column: NDArray, rows: Sequence[int]) -> None:
+        """Note some rows of a role; equal strings and paths, and one and the same object, are one value."""
+        numbers = []
+        for value in column[rows]:
+            number = self._index.setdefault(_identity(value), len(self.values))
+            if number == len(self.values):
+                self.values.append(value)
+            numbers.append(number)
+        self._rows[role] = rows, numbers
+
+    @cached_property
+    def places(self) -> list[list[tuple[str, int]]]:
+        """The places of each value."""
+        places: list[list[tuple[str, int]]] = [[] for _ in self.values]
+        for role, (rows, numbers) in self._rows.items():
+            for row, number in zip(rows, numbers, strict=True):
+                places[number].append((role, row))
+        return places
 
     def spread(self, vectors: Tensor, parts: Mapping[str, Tensor]) -> None:
         """Give each place the vector of its value."""
-        sources: dict[str, tuple[list[int], list[int]]] = {}
-        for i, places in enumerate(self.places):
-            for role, row in places:
-                rows, values = sources.setdefault(role, ([], []))
-                rows.append(row)
-                values.append(i)
-        for role, (rows, values) in sources.items():
-            parts[role][rows] = vectors[values]
+        for role, (rows, numbers) in self._rows.items():
+            parts[role][rows] = vectors[numbers]
 
 
 def _identity(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
     if isinstance(value, tuple):
         return tuple(map(_identity, value))
-    return os.fspath(value) if isinstance(value, str | os.PathLike) else id(value)
+    return os.fspath(value) if hasattr(value, "__fspath__") else id(value)
 
 
 class Batch(NamedTuple):

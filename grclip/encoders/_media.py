@@ -17,6 +17,9 @@ from torch import Tensor
 
 from grclip._optional import optional_import
 
+ORIENTATION = 0x0112
+"""The EXIF tag that says which way up a picture is."""
+
 
 class UnreadableError(ValueError):
     """A value that should be there and cannot be read: a missing or broken file, a bomb, a URL."""
@@ -40,7 +43,7 @@ def open_image(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype == np.uint8:
         return _to_rgb(image.fromarray(value), image)
     if isinstance(value, image.Image):
-        return _read(lambda: _to_rgb(ops.exif_transpose(value), image), value)
+        return _read(lambda: _to_rgb(_upright(value, ops), image), value)
     return _read(lambda: _open_file(_file(value, "a PIL image, a path or a binary file"), image, ops), value)
 
 
@@ -48,7 +51,13 @@ def _open_file(file: Any, image: Any, ops: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("error", image.DecompressionBombWarning)
         with image.open(file) as opened:
-            return _to_rgb(ops.exif_transpose(opened), image)
+            opened.load()
+            return _to_rgb(_upright(opened, ops), image)
+
+
+def _upright(picture: Any, ops: Any) -> Any:
+    """A picture turned as its EXIF tag says; the same object where there is nothing to turn."""
+    return ops.exif_transpose(picture) if picture.getexif().get(ORIENTATION, 1) != 1 else picture
 
 
 def _to_rgb(picture: Any, image: Any) -> Any:
@@ -57,6 +66,8 @@ def _to_rgb(picture: Any, image: Any) -> Any:
         grey = np.asarray(picture, dtype=np.float64)
         scale = 257 if picture.mode != "F" and (";16" in picture.mode or grey.max(initial=0) > 255) else 1
         return image.fromarray(np.clip(grey / scale, 0, 255).round().astype(np.uint8)).convert("RGB")
+    if picture.mode == "RGB" and "transparency" not in picture.info:
+        return picture
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
         return image.alpha_composite(image.new("RGBA", layer.size, "white"), layer).convert("RGB")

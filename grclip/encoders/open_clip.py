@@ -38,7 +38,7 @@ class OpenCLIPModel(Model):
     def prepare(self, modality: str, values: Sequence[Any], prompt: Any) -> Tensor:
         if modality == "text":
             return self.tokenizer(list(values))
-        return torch.stack([self._pixels(value) for value in values])
+        return _stacked([self._pixels(value) for value in values])
 
     def _pixels(self, value: Any) -> Tensor:
         if not isinstance(value, Tensor):
@@ -54,6 +54,20 @@ class OpenCLIPModel(Model):
         if hasattr(self.tokenizer, "encode"):
             return len(self.tokenizer.encode(text)) + 2
         return len(self.tokenizer.tokenizer(text, verbose=False)["input_ids"])
+
+
+def _stacked(values: Sequence[Tensor]) -> Tensor:
+    """Tensors of one shape as one: a view where they are the rows of one tensor, one after the other, else a copy."""
+    first, size = values[0], values[0].numel()
+    rows_of_one = first._base is not None and all(
+        value._base is first._base
+        and value.dtype == first.dtype
+        and value.storage_offset() == first.storage_offset() + i * size
+        for i, value in enumerate(values)
+    )
+    if rows_of_one and all(value.is_contiguous() for value in values):
+        return first.as_strided((len(values), *first.shape), (size, *first.stride()))
+    return torch.stack(list(values))
 
 
 class OpenCLIPEncoder(BaseEncoder):
