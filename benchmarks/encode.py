@@ -89,6 +89,7 @@ def measure(name: str, encoder: OpenCLIPEncoder, pictures: list[Any], workers: l
         lambda: encoder.transform({"image": list(tensor)}),
         lambda: plain_loop(model.module, tensor.split(BATCH)),
     )
+
     def plain_pictures(n: int) -> Tensor:
         return plain_loop(model.module, DataLoader(dataset, BATCH, num_workers=n))
 

@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from grclip._columns import is_missing
-from grclip._validation import warn
+from grclip._validation import check_k, warn
 from grclip.fusion import MultimodalFuser
 from grclip.gap import ModalityGapRemover
 from grclip.items import Items, SearchTask
@@ -20,6 +20,9 @@ from grclip.search import ExactRetriever
 
 PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 TEXTS = frozenset({".md", ".rst", ".text", ".txt"})
+
+READ = 20_000
+"""Bytes of a text file that are read."""
 
 ENOUGH = 5
 """Texts, and pictures, that a mean is worth taking of; on real photos five a role do most of the work."""
@@ -48,29 +51,40 @@ def read_folder(folder: Path) -> tuple[Items, list[tuple[Path, ...]]]:
         raise FileNotFoundError(
             f"{folder} holds no picture ({' '.join(sorted(PICTURES))}) and no text ({' '.join(sorted(TEXTS))})"
         )
-    records = [
-        {
-            "text": parts["text"].read_text(encoding="utf-8", errors="replace") if "text" in parts else None,
-            "image": parts.get("image"),
-        }
-        for parts in found.values()
-    ]
-    return Items({role: [record[role] for record in records] for role in ("text", "image")}), [
-        tuple(parts.values()) for parts in found.values()
-    ]
+    texts = [_read_text(parts["text"]) if "text" in parts else None for parts in found.values()]
+    empty = [str(p["text"]) for p, text in zip(found.values(), texts, strict=True) if "text" in p and text is None]
+    if empty:
+        warn(f"{len(empty)} text files are empty or cannot be read, and are left out: {', '.join(empty[:5])}")
+    items = Items({"text": texts, "image": [parts.get("image") for parts in found.values()]})
+    return items, [tuple(parts.values()) for parts in found.values()]
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Files of a folder and its subfolders, without hidden ones."""
+    """Files of a folder and its subfolders, without hidden ones, pipes, and links to nowhere."""
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is no folder")
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(place, name) for name in names if not name.startswith("."))
+        yield from (path for name in names if not name.startswith(".") and (path := Path(place, name)).is_file())
 
 
-def search_folder(folder: Path, words: str, encoder: Any, *, k: int = 10, calibrator: Path | None = None) -> list[Hit]:
+def _read_text(path: Path) -> str | None:
+    """The beginning of a text file, of which models read a few hundred words; None of one without words."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(READ)
+    except OSError:
+        return None
+    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    text = content.decode("utf-16" if wide else "utf-8-sig", errors="replace")
+    return text if text.strip() else None
+
+
+def search_folder(
+    folder: Path, words: str, encoder: Any, *, k: int = 10, calibrator: ModalityGapRemover | None = None
+) -> list[Hit]:
     """The k documents of a folder that answer the words best, with their similarities or, calibrated, their scores."""
+    check_k(k)
     documents, paths = read_folder(folder)
     encoded = encoder.transform(SearchTask(Items({"query": [words]}), documents))
     readable = np.flatnonzero(encoded.corpus.kinds != "")
@@ -93,7 +107,7 @@ def search_folder(folder: Path, words: str, encoder: Any, *, k: int = 10, calibr
     ]
 
 
-def _calibrate(corpus: Items, calibrator: Path | None) -> Pipeline:
+def _calibrate(corpus: Items, calibrator: ModalityGapRemover | None) -> Pipeline:
     """A fitted pipeline up to fused vectors, from the means of a file or of the folder itself.
 
     A folder has no queries to learn from, so its texts stand in for them, in the mean and in the spreads. A folder of
@@ -102,7 +116,7 @@ def _calibrate(corpus: Items, calibrator: Path | None) -> Pipeline:
     counts = {role: int((~is_missing(corpus[role])).sum()) for role in corpus}
     steps: list[tuple[str, Any]] = []
     if calibrator is not None:
-        steps = [("degap", ModalityGapRemover.load(calibrator))]
+        steps = [("degap", calibrator)]
     elif min(counts.values()) >= ENOUGH:
         steps = [("degap", ModalityGapRemover().fit(_asked_by_texts(corpus, slice(None))))]
     elif all(counts.values()):
@@ -111,11 +125,18 @@ def _calibrate(corpus: Items, calibrator: Path | None) -> Pipeline:
             "needed): these are raw similarities, and texts come first; --calibrator takes means learned elsewhere"
         )
     centred = steps[0][1].transform(corpus) if steps else corpus
-    told = np.flatnonzero(~is_missing(centred["text"]))
-    equalize = bool(steps) and min(counts.values()) >= ENOUGH
-    stand_ins = _asked_by_texts(centred, told) if equalize else centred
-    fuse = MultimodalFuser(equalize=equalize).fit(stand_ins, [{int(row): 1} for row in told] if equalize else None)
-    return Pipeline([*steps, ("fuse", fuse)])
+    return Pipeline([*steps, ("fuse", _fuser(centred, equalize=bool(steps) and min(counts.values()) >= ENOUGH))])
+
+
+def _fuser(corpus: Items, *, equalize: bool) -> MultimodalFuser:
+    """A fitted fuser; without scales where the documents are too much alike to measure any."""
+    if equalize:
+        told = np.flatnonzero(~is_missing(corpus["text"]))
+        try:
+            return MultimodalFuser(equalize=True).fit(_asked_by_texts(corpus, told), [{int(row): 1} for row in told])
+        except ValueError as error:
+            warn(f"kinds of documents are not put on one scale: {error}")
+    return MultimodalFuser().fit(corpus)
 
 
 def _asked_by_texts(corpus: Items, rows: Any) -> SearchTask:

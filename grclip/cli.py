@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shutil
 import sys
@@ -11,7 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from grclip import __version__
+from grclip._optional import optional_import
 
 DEFAULT_MODEL, DEFAULT_WEIGHTS = "ViT-B-32", "laion2b_s34b_b79k"
 
@@ -41,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     1
     """
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter of a name shows its code
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
@@ -50,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # as of `grclip demo | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (OSError, ValueError, TypeError, ImportError) as error:
+    except (OSError, ValueError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
         print(f"grclip: {error}", file=sys.stderr)
         return 1
     return 0
@@ -81,6 +87,7 @@ def _demo(options: argparse.Namespace) -> None:
     from grclip._demo import METHODS, N_CALIBRATION, run_demo
     from grclip._sheet import save_sheet
 
+    _check_save(options.save)
     print("Drawing scenes, and encoding texts and pictures with the toy encoder, a very small CLIP ...", flush=True)
     demo = run_demo()
     n = len(demo.task)
@@ -113,16 +120,30 @@ def _search(options: argparse.Namespace) -> None:
     from grclip._sheet import Card, Ranking, save_sheet
     from grclip.encoders import OpenCLIPEncoder
     from grclip.encoders._media import open_image
+    from grclip.gap import ModalityGapRemover
 
+    _check_save(options.save)
+    calibrator = ModalityGapRemover.load(options.calibrator) if options.calibrator else None
     weights = options.pretrained or (DEFAULT_WEIGHTS if options.model == DEFAULT_MODEL else None)
     encoder = OpenCLIPEncoder(options.model, weights, on_error="skip")
-    hits = search_folder(options.folder, options.words, encoder, k=options.k, calibrator=options.calibrator)
+    hits = search_folder(options.folder, options.words, encoder, k=options.k, calibrator=calibrator)
     for rank, hit in enumerate(hits, 1):
         paths = " + ".join(str(path.relative_to(options.folder)) for path in hit.paths)
         print(f"{rank:3}  {hit.score:6.2f}  {hit.kind:11} {paths}")
     if options.save:
         cards = [Card(hit.kind, hit.score, hit.text, hit.picture and open_image(hit.picture)) for hit in hits[:10]]
         save_sheet(options.save, [(options.words, [Ranking(str(options.folder), cards)])])
+
+
+def _check_save(path: Path | None) -> None:
+    """That a picture can be written, before the work is done."""
+    if path is None:
+        return
+    known = optional_import("PIL.Image", "open-clip", "--save").registered_extensions()
+    if path.suffix.lower() not in known:
+        raise ValueError(f"--save {path}: no format of a picture; end the name in .png")
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"--save {path}: no such folder: {path.absolute().parent}")
 
 
 def _line(text: str) -> str:

@@ -1,6 +1,8 @@
 """What all tests share."""
 
+import http.server
 import os
+import threading
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -35,6 +37,33 @@ def cuda() -> torch.device:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     return torch.device("cuda")
+
+
+@pytest.fixture
+def unavailable():
+    """Address of a server on this machine that has 503 for every request, and notes what it was asked for."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(503)
+
+        do_HEAD = do_GET  # noqa: N815 (the name that the server calls)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = Address(f"http://127.0.0.1:{server.server_port}")
+        address.asked = asked
+        yield address
+        server.shutdown()
+
+
+class Address(str):
+    asked: list[str]
 
 
 @pytest.fixture

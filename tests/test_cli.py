@@ -94,6 +94,36 @@ class TestSearch:
             r"grclip: 1 part cannot be read, and missing from now on: role 'image', row \d+: .*broken.png", err
         )
 
+    def test_odd_files_neither_win_nor_stop_a_search(self, capsys, task, folder):
+        (folder / "empty.txt").touch()
+        (folder / "blank.md").write_text("  \n")
+        (folder / "dead.txt").symlink_to(folder / "gone")
+        os.mkfifo(folder / "pipe.txt")
+        (folder / "wide.txt").write_text(task[0].corpus["text"][1], encoding="utf-16")
+        (folder / "long.txt").write_text("red circle " * 100_000)
+        status, out, err = run(capsys, "search", folder, task[0].queries["query"][1], "--model", "toy", "-k", "100")
+        assert status == 0
+        assert len(out.splitlines()) == 32
+        assert not {"empty.txt", "blank.md", "dead.txt", "pipe.txt"} & set(out.split())
+        assert "wide.txt" in "".join(out.splitlines()[:3])
+        assert "2 text files are empty or cannot be read, and are left out: " in err
+
+    def test_documents_that_are_all_alike_are_searched_all_the_same(self, capsys, task, tmp_path):
+        for i in range(6):
+            (tmp_path / f"t{i}.txt").write_text("a red circle")
+            task[0].corpus["image"][0].save(tmp_path / f"p{i}.png")
+        status, out, err = run(capsys, "search", tmp_path, "red", "--model", "toy", "-k", "20")
+        assert status == 0
+        assert len(out.splitlines()) == 12
+        assert "kinds of documents are not put on one scale" in err
+
+    def test_names_that_the_terminal_cannot_show(self, folder):
+        (folder / "\u00e9.txt").write_text("red")
+        words = [sys.executable, "-m", "grclip.cli", "search", str(folder), "red", "--model", "toy", "-k", "99"]
+        environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, check=True)
+        assert "\\xe9.txt" in done.stdout
+
     def test_a_folder_of_one_kind_needs_no_calibration(self, capsys, task, tmp_path):
         for i, text in enumerate(task[0].corpus["text"][:5]):
             (tmp_path / f"{i}.md").write_text(text)
@@ -131,6 +161,9 @@ class TestSearch:
             (["search", "{folder}", "red", "--model", "toy", "-k", "0"], "k must be a whole number of at least 1"),
             (["search", "{folder}", "red", "--model", "toy", "--calibrator", "gone"], "gone"),
             (["search", "{empty}", "red", "--model", "toy"], "holds no picture"),
+            (["search", "{folder}", "red", "--model", "local-dir:{empty}"], "config file missing"),
+            (["search", "{folder}", "red", "--model", "toy", "--save", "{empty}/no/r.png"], "no such folder"),
+            (["search", "{folder}", "red", "--model", "toy", "--save", "r.doc"], "end the name in .png"),
         ],
     )
     def test_what_goes_wrong_is_one_line(self, capsys, folder, tmp_path, words, message):

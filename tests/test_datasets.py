@@ -29,21 +29,20 @@ class TestScenes:
             assert a.tobytes() == b.tobytes()
 
     def test_held_out_scenes_share_no_pair_and_relation_with_training(self):
-        held_out, trained = (set(toy.combinations(side)) for side in (True, False))
-        assert len(held_out) > 4000
-        assert not held_out & trained
-        rng = np.random.RandomState(0)
-        pool = toy.combinations(held_out=True)
-        for row in rng.choice(len(pool), 300):
-            scene = toy.draw_scene(rng, pool[row], held_out=True)
-            first, second, *others = scene.things
-            assert (first.name, scene.relation, second.name) in held_out
-            for third in others:  # aside: above or below a pair that lies left and right, and the other way round
-                axis = "y" if scene.relation == "left of" else "x"
-                words = ("above", "below") if axis == "y" else ("left of", "right of")
-                for thing in (first, second):
-                    relation = words[getattr(third, axis) > getattr(thing, axis)]
-                    assert toy.is_held_out(third.name, relation, thing.name)
+        sides = {side: set(toy.combinations(side)) for side in (True, False)}
+        assert len(sides[True]) > 4000
+        assert not sides[True] & sides[False]
+        rng, thirds = np.random.RandomState(0), 0
+        for held_out, pool in ((side, toy.combinations(side)) for side in sides):
+            for row in rng.choice(len(pool), 500):
+                scene = toy.draw_scene(rng, pool[row], held_out)
+                thirds += len(scene.things) - 2
+                for i, one in enumerate(scene.things):
+                    for other in scene.things[:i]:  # told or not
+                        seen = toy.relations_of(one, other)
+                        assert seen
+                        assert all(toy.is_held_out(*relation) == held_out for relation in seen)
+        assert thirds > 300
 
     def test_a_relation_and_its_inverse_are_on_one_side_of_the_split(self):
         for first, relation, second in toy.combinations(held_out=True)[::97]:
@@ -83,11 +82,23 @@ class TestScenes:
 
     def test_complementary_parts_each_show_one_of_the_two(self):
         task, _ = make_scenes(40, random_state=0, complementary=True)
-        for query, text in zip(task.queries["query"], task.corpus["text"], strict=True):
-            assert any(words in query for words in toy.RELATIONS)
+        rgb = {colour: np.array(value) for colour, (value, _) in toy.COLOURS.items()}
+        words = {word: colour for colour, (_, synonyms) in toy.COLOURS.items() for word in (colour, *synonyms)}
+        told_apart = 0
+        for query, text, picture in zip(task.queries["query"], *task.corpus.values(), strict=True):
             assert text.count(" lies near ") == 1
-            assert " one finds " not in text
+            assert "one finds" not in text
             assert "There is" not in text
+            asked = {word for word in query.split() if word in rgb}
+            told = {words[word] for word in text.replace(".", "").lower().split() if word in words}
+            assert len(told) == 1
+            assert told < asked or told == asked
+            if len(asked) == 2:  # the picture shows the colour that the text does not tell
+                pixels = np.asarray(picture).reshape(-1, 3).astype(int)
+                seen = {colour: (np.abs(pixels - rgb[colour]).max(axis=1) < 3).sum() for colour in asked}
+                assert max(seen, key=seen.get) == (asked - told).pop()
+                told_apart += 1
+        assert told_apart > 20
 
     @pytest.mark.parametrize("n", [0, -1, 100_000])
     def test_a_number_of_scenes_that_cannot_be_drawn_is_an_error(self, n):

@@ -38,6 +38,10 @@ class TestAudio:
         assert np.abs(found - expected)[200:-200].max() < 0.01
         assert found.dtype == np.float32
 
+    def test_rates_of_any_number_type(self):
+        for rate in (np.float32(8000), np.int64(8000), 8000.0):
+            assert len(open_audio((tone(8000), rate), 16000)) == 8000
+
     def test_the_same_rate_changes_nothing(self):
         assert np.array_equal(open_audio((tone(8000), 8000), 8000), tone(8000).astype(np.float32))
 
@@ -77,10 +81,19 @@ class TestAudio:
         with pytest.raises(UnreadableError, match="the sound is empty, or holds NaN or infinity"):
             open_audio((np.array(samples), 8000), 8000)
 
-    @pytest.mark.parametrize("value", [(np.zeros((2, 3, 4)), 8000), (np.zeros(3), 0), (np.array(["a"]), 8000)])
-    def test_values_of_another_shape_or_type(self, value):
+    @pytest.mark.parametrize(
+        ("samples", "rate"),
+        [
+            (np.zeros((2, 3, 4)), 8000),
+            (np.zeros(3), 0),
+            (np.zeros(3), np.inf),
+            (np.array(["a"]), 8000),
+            (np.zeros(3), "8"),
+        ],
+    )
+    def test_values_of_another_shape_or_type(self, samples, rate):
         with pytest.raises(TypeError, match=r"expected \(samples, rate\)"):
-            open_audio(value, 8000)
+            open_audio((samples, rate), 8000)
         with pytest.raises(TypeError, match=r"expected \(samples, rate\) or a path; got ndarray\[8\]"):
             open_audio(np.zeros(8), 8000)
 
@@ -117,10 +130,16 @@ class TestVideo:
         assert np.array_equal(found[0], noise[0])
         assert len(found) == 4
 
-    def test_a_playlist_reaches_nothing_on_a_network(self, tmp_path):
-        (tmp_path / "v.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
+    def test_a_playlist_reaches_nothing_on_a_network(self, tmp_path, unavailable):
+        (tmp_path / "v.m3u8").write_text(f"#EXTM3U\n#EXTINF:1,\n{unavailable}/a.ts\n#EXT-X-ENDLIST\n")
         with pytest.raises(UnreadableError, match=r"cannot read '.*v.m3u8'"):
             open_video(tmp_path / "v.m3u8", 4)
+        assert not unavailable.asked
+
+    @pytest.mark.parametrize("sizes", [(8, 9)])
+    def test_frames_of_several_sizes_are_no_video(self, sizes):
+        with pytest.raises(UnreadableError, match="cannot read list: all input arrays must have the same shape"):
+            open_video([np.zeros((size, size, 3), np.uint8) for size in sizes], 2)
 
     def test_what_is_no_video(self, tmp_path):
         (tmp_path / "junk.mp4").write_bytes(b"junk")
@@ -129,7 +148,7 @@ class TestVideo:
             open_video(tmp_path / "junk.mp4", 4)
         with pytest.raises(UnreadableError, match="it has no pictures"):
             open_video(tmp_path / "a.wav", 4)
-        for value in ([], np.zeros((4, 8, 8))):
+        for value in ([], np.zeros((4, 8, 8)), np.zeros((0, 8, 8, 3), np.uint8)):
             with pytest.raises(TypeError, match="expected a path, a list of pictures or uint8 frames"):
                 open_video(value, 4)
         with pytest.raises(TypeError, match="expected a path, a binary file or frames; got int"):

@@ -46,7 +46,7 @@ ALLOWED = {
     "_sheet": {"_optional"},
     "_demo": {"_sheet", "encoders", "datasets", "items", *STAGES},
     "_folder": {"_validation", "_columns", "items", "gap", "fusion", "search"},
-    "cli": {"_demo", "_folder", "_sheet", "encoders", "__version__"},
+    "cli": {"_demo", "_folder", "_sheet", "_optional", "encoders", "gap", "__version__"},
 }
 """What each module, or all of a subpackage, may import of ours; stages never import one another."""
 
@@ -112,7 +112,7 @@ def members(owner):
 
 
 PUBLIC = sorted(set(public()))
-SHORT = {"get", "keys", "values", "items", "roles", "encoder", "shape", "kinds", "fingerprint"}
+SHORT = {"get", "keys", "values", "items", "roles", "encoder", "shape", "kinds", "fingerprint", "release_models"}
 """Members of a mapping or plain attributes: a line says it all."""
 
 IGNORED = {

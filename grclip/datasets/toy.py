@@ -56,6 +56,9 @@ RELATIONS = {
     "above": ("over", "higher than"),
     "below": ("under", "beneath"),
 }
+APART = 0.15
+"""Distance of two centres along an axis from which one is left of, or above, the other."""
+
 INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 
@@ -104,18 +107,22 @@ def combinations(held_out: bool) -> list[tuple[str, str, str]]:
 
 
 def draw_scene(rng: np.random.RandomState, combination: tuple[str, str, str], held_out: bool) -> Scene:
-    """A scene in which a combination is seen; in two of five a third object stands aside."""
+    """A scene in which a combination is seen; in two of five a third object stands above, below or beside one of them.
+
+    Whatever relations the third object has to the others are on the same side of the split, though no text tells them.
+    """
     first, relation, second = combination
     third = rng.random_sample() < 0.4
     along = np.array((0.27, 0.73)) + rng.uniform(-0.04, 0.04, 2)
     across = (rng.choice((0.34, 0.66)) if third else rng.uniform(0.3, 0.7)) + rng.uniform(-0.03, 0.03, 2)
     places = [(a, b) if relation == "left of" else (b, a) for a, b in zip(along, across, strict=True)]
     things = [_thing(rng, name, place) for name, place in zip((first, second), places, strict=True)]
-    before = across[0] >= 0.5  # where there is room for a third object
-    others = _aside((first, second), "above" if relation == "left of" else "left of", before, held_out) if third else []
-    if others:
-        place = rng.uniform(0.2, 0.8), 0.16 if before else 0.84
-        things.append(_thing(rng, _pick(rng, others), place if relation == "left of" else place[::-1]))
+    if third:
+        beside, beyond = along[rng.randint(2)] + rng.uniform(-0.05, 0.05), 0.16 if across[0] >= 0.5 else 0.84
+        place = (beside, beyond) if relation == "left of" else (beyond, beside)
+        names = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
+        fitting = [name for name in names if _fits(_thing(rng, name, place), things, held_out)]
+        things += [_thing(rng, _pick(rng, fitting), place)] if fitting else []
     return Scene(tuple(things), relation, _pick(rng, BACKGROUNDS), _pick(rng, TEXTURES))
 
 
@@ -124,15 +131,20 @@ def _thing(rng: np.random.RandomState, name: str, place: tuple[float, float]) ->
     return Thing(colour, shape, _pick(rng, SIZES), *map(float, place))
 
 
-def _aside(names: Sequence[str], relation: str, first: bool, held_out: bool) -> list[str]:
-    """Objects that may stand aside of others: each in a relation of the same side of the split, told or not."""
-    everything = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
-    return [
-        other
-        for other in everything
-        if other not in names
-        and all(is_held_out(*((other, relation, n) if first else (n, relation, other))) == held_out for n in names)
-    ]
+def relations_of(one: Thing, other: Thing) -> list[tuple[str, str, str]]:
+    """Everything that can be said of where one thing is from another: along each axis on which they are apart."""
+    found = []
+    if abs(one.x - other.x) > APART:
+        found.append((one.name, "left of" if one.x < other.x else "right of", other.name))
+    if abs(one.y - other.y) > APART:
+        found.append((one.name, "above" if one.y < other.y else "below", other.name))
+    return found
+
+
+def _fits(thing: Thing, others: Sequence[Thing], held_out: bool) -> bool:
+    """Whether a thing is a new one, and in no relation of the other side of the split."""
+    new = thing.name not in {other.name for other in others}
+    return new and all(is_held_out(*seen) == held_out for other in others for seen in relations_of(thing, other))
 
 
 def _pick(rng: np.random.RandomState, words: Any) -> str:

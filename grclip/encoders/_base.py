@@ -62,7 +62,7 @@ class BaseEncoder(TransformerMixin, BaseEstimator):
 
     @property
     def fingerprint(self) -> str:
-        """What tells this model's vectors from those of others: its name, weights and preprocessing.
+        """What tells this model's vectors from those of others: a digest of weights, architecture and preprocessing.
 
         Loads the model. Neither the device nor the precision changes it.
         """
@@ -142,21 +142,24 @@ class BaseEncoder(TransformerMixin, BaseEstimator):
             job.add(role, column, there)
         options = Options(self.precision, self.batch_size, self.num_workers, self.on_error, self.progress)
         report = Report()
-        found = {task: run_job(model, task, job, options, report) for task, job in jobs.items()}
+        device = model.device if self.output == "torch" else torch.device("cpu")
+        found = {task: run_job(model, task, job, options, report, device) for task, job in jobs.items()}
         report.warn(model)
         width = next((vectors.shape[1] for vectors in found.values() if vectors is not None), None) or model.width
-        device = model.device if self.output == "torch" else torch.device("cpu")
         parts = {
             role: torch.full((len(column), width), torch.nan, device=device) for role, (_, column) in columns.items()
         }
         for task, vectors in found.items():
             if vectors is not None:
-                jobs[task].spread(vectors.to(device), parts)
+                jobs[task].spread(vectors, parts)
         return parts if self.output == "torch" else {role: part.numpy() for role, part in parts.items()}
 
     def _model(self) -> Model:
         """The loaded model, which clones in this process share."""
-        device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        best = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(best if self.device is None else self.device)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
         files = self._files()
         source = tuple(getattr(self, name) for name in self._source)
         self._held = shared((type(self), source, device, files and state_of(files)), lambda: self._load(device))

@@ -78,7 +78,7 @@ def _identity(value: Any) -> Any:
         return value
     if isinstance(value, tuple):
         return tuple(map(_identity, value))
-    return os.fspath(value) if hasattr(value, "__fspath__") else id(value)
+    return ("path", os.fspath(value)) if hasattr(value, "__fspath__") else id(value)
 
 
 class Batch(NamedTuple):
@@ -154,28 +154,31 @@ class Report:
             warn(f"{many} cannot be read, and missing from now on: {listed}{more}")
 
 
-def run_job(model: Model, task: Task, job: Job, options: Options, report: Report) -> Tensor | None:
-    """Unit vectors (n, d), where the model is, of the values of a job; a row of NaN where one was skipped."""
+def run_job(
+    model: Model, task: Task, job: Job, options: Options, report: Report, device: torch.device
+) -> Tensor | None:
+    """Unit vectors (n, d), on a device, of the values of a job; a row of NaN where one was skipped."""
     vectors: Tensor | None = None
     done, size = 0, options.batch_size
     hidden = None if options.progress is None else not options.progress
     delay = 0 if options.progress else 2  # seconds
     with tqdm(total=len(job.values), desc=f"encoding {task.modality}", delay=delay, disable=hidden) as bar:
         while done < len(job.values):
-            for batch in _load(Batches(model, task, job.values, done, size), options.num_workers):
+            workers = 0 if task.modality == "text" else options.num_workers  # tokens are not worth a process
+            for batch in _load(Batches(model, task, job.values, done, size), workers):
                 _check(batch, job, options.on_error)
                 try:
                     found = _embed(model, task, batch, options.precision)
                 except torch.OutOfMemoryError:
-                    if size == 1:
+                    if len(batch.rows) == 1:
                         raise
-                    size //= 2
+                    size = len(batch.rows) // 2
                     break  # what is done stays done; the rest comes in smaller batches
                 if found is not None:
                     _check_vectors(found, batch, job, options.precision)
                     if vectors is None:
-                        vectors = found.new_full((len(job.values), found.shape[1]), torch.nan)
-                    vectors[batch.rows] = found
+                        vectors = torch.full((len(job.values), found.shape[1]), torch.nan, device=device)
+                    vectors[batch.rows] = found.to(device)
                 _note(batch, job, report)
                 handled = len(batch.rows) + len(batch.errors)
                 done += handled
@@ -185,7 +188,7 @@ def run_job(model: Model, task: Task, job: Job, options: Options, report: Report
 
 def _load(batches: Batches, num_workers: int) -> Iterator[Batch]:
     """The batches one by one, prepared here or ahead in worker processes."""
-    if not num_workers:
+    if not num_workers or len(batches) == 1:
         return (batches[i] for i in range(len(batches)))
     workers = min(num_workers, len(batches))
     own_dice = torch.Generator()  # a DataLoader would draw its seed from the user's

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import os
 import re
-import warnings
 from collections.abc import Callable
 from fractions import Fraction
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,14 @@ from scipy.signal import resample_poly
 from torch import Tensor
 
 from grclip._optional import optional_import
+
+FORMATS = (
+    "AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "TGA", "TIFF", "WEBP"
+)  # fmt: skip
+"""Formats that Pillow decodes by itself; for EPS, say, it starts a program that may do anything."""
+
+MAX_ASPECT = 200
+"""Long side over short side. Models scale the short side to theirs, and the long one grows along."""
 
 ORIENTATION = 0x0112
 """The EXIF tag that says which way up a picture is."""
@@ -29,6 +37,8 @@ def check_text(value: Any) -> str:
     """A text as it is; a string in a text role is a text, whatever it looks like."""
     if not isinstance(value, str):
         raise TypeError(f"expected a str; got {_shown(value)}")
+    if not value.isascii():
+        _read(value.encode, value)  # half a surrogate pair is no character, and tokenizers fall over it
     return value
 
 
@@ -38,21 +48,24 @@ def open_image(value: Any) -> Any:
     A (channels, height, width) floating tensor is a picture that the model's own preprocessing has been through.
     """
     if isinstance(value, Tensor) and value.ndim == 3 and value.is_floating_point():
-        return value
+        return value.float()
     image, ops = (optional_import(f"PIL.{name}", "open-clip", "reading pictures") for name in ("Image", "ImageOps"))
-    if isinstance(value, np.ndarray) and value.dtype == np.uint8:
-        return _to_rgb(image.fromarray(value), image)
+    if isinstance(value, np.ndarray):
+        return _read(lambda: _to_rgb(image.fromarray(value), image), value)
     if isinstance(value, image.Image):
         return _read(lambda: _to_rgb(_upright(value, ops), image), value)
-    return _read(lambda: _open_file(_file(value, "a PIL image, a path or a binary file"), image, ops), value)
+    file = _file(value, "a PIL image, a path or a binary file")
+    return _read(lambda: _open_picture(file, image, ops), value)
 
 
-def _open_file(file: Any, image: Any, ops: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", image.DecompressionBombWarning)
-        with image.open(file) as opened:
-            opened.load()
-            return _to_rgb(_upright(opened, ops), image)
+def _open_picture(file: Any, image: Any, ops: Any) -> Any:
+    image.init()
+    with image.open(file, formats=[name for name in FORMATS if name in image.OPEN]) as opened:
+        n_pixels, limit = opened.width * opened.height, image.MAX_IMAGE_PIXELS
+        if limit is not None and n_pixels > limit:  # Pillow itself only warns, up to twice the limit
+            raise ValueError(f"{n_pixels} pixels are more than PIL.Image.MAX_IMAGE_PIXELS: a decompression bomb?")
+        opened.load()
+        return _to_rgb(_upright(opened, ops), image)
 
 
 def _upright(picture: Any, ops: Any) -> Any:
@@ -61,11 +74,12 @@ def _upright(picture: Any, ops: Any) -> Any:
 
 
 def _to_rgb(picture: Any, image: Any) -> Any:
-    """Eight bits of red, green and blue: 16-bit grey is scaled down, transparency is laid on white."""
+    """Eight bits of red, green and blue, on white; a picture much longer than wide would be enlarged without end."""
+    if not min(picture.size) or max(picture.size) > MAX_ASPECT * min(picture.size):
+        size = f"{picture.width} x {picture.height}"
+        raise ValueError(f"its size is {size}; no side may be empty, or over {MAX_ASPECT} x the other")
     if picture.mode.startswith(("I", "F")):
-        grey = np.asarray(picture, dtype=np.float64)
-        scale = 257 if picture.mode != "F" and (";16" in picture.mode or grey.max(initial=0) > 255) else 1
-        return image.fromarray(np.clip(grey / scale, 0, 255).round().astype(np.uint8)).convert("RGB")
+        return image.fromarray(_eight_bits(np.asarray(picture), picture.mode)).convert("RGB")
     if picture.mode == "RGB" and "transparency" not in picture.info:
         return picture
     if picture.has_transparency_data:
@@ -74,13 +88,23 @@ def _to_rgb(picture: Any, image: Any) -> Any:
     return picture.convert("RGB")
 
 
+def _eight_bits(grey: NDArray, mode: str) -> NDArray[np.uint8]:
+    """Grey of 16 bits (integers), or in [0, 1] or [0, 255] (floats), in 8 bits."""
+    top = (65535 if mode.startswith("I") else 1 if grey.max() <= 1 else 255) if np.isfinite(grey).all() else 0
+    if not top or grey.min() < 0 or grey.max() > top:
+        raise ValueError(f"its grey values (mode {mode}) are not of 16 bits, [0, 1] or [0, 255]; convert it to mode L")
+    return (grey.astype(np.float64) * (255 / top)).round().astype(np.uint8)
+
+
 def open_audio(value: Any, rate: int) -> NDArray[np.float32]:
     """Mono samples at a rate, of (samples, rate) or a path; 2-D samples have their channels on the short side."""
     if isinstance(value, tuple) and len(value) == 2:
         samples, found = np.asarray(value[0]), value[1]
     else:
-        samples, found = _read(lambda: _decode_audio(_file(value, "(samples, rate) or a path")), value)
-    if samples.ndim not in (1, 2) or samples.dtype.kind not in "iuf" or not found > 0:
+        file = _file(value, "(samples, rate) or a path")
+        samples, found = _read(lambda: _decode_audio(file), value)
+    usable = isinstance(found, Real) and 1 <= float(found) < 1e9
+    if samples.ndim not in (1, 2) or samples.dtype.kind not in "iuf" or not usable:
         raise TypeError(
             "expected (samples, rate) with 1-D or 2-D samples and a rate in Hz; "
             f"got {samples.dtype}{list(samples.shape)} at {found!r} Hz"
@@ -88,7 +112,7 @@ def open_audio(value: Any, rate: int) -> NDArray[np.float32]:
     if not samples.size or not np.isfinite(samples).all():
         raise UnreadableError("the sound is empty, or holds NaN or infinity")
     wave = _to_wave(samples)
-    ratio = Fraction(rate) / Fraction(found).limit_denominator(1000)
+    ratio = Fraction(rate) / Fraction(float(found)).limit_denominator(1000)
     return resample_poly(wave, ratio.numerator, ratio.denominator).astype(np.float32)
 
 
@@ -120,17 +144,16 @@ def _floats(container: Any) -> Any:
 
 def open_video(value: Any, n_frames: int) -> NDArray[np.uint8]:
     """Evenly spaced frames (n_frames, height, width, 3) of a path, a binary file, a list of pictures or an array."""
-    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 4 and value.shape[3] == 3:
-        frames: Any = value
-    elif isinstance(value, list | tuple) and value:
-        frames = [np.asarray(open_image(picture)) for picture in value]
-    elif isinstance(value, list | tuple | np.ndarray):
-        raise TypeError(
-            f"expected a path, a list of pictures or uint8 frames of shape (n, h, w, 3); got {_shown(value)}"
-        )
-    else:
-        return _read(lambda: _decode_video(_file(value, "a path, a binary file or frames"), n_frames), value)
-    return np.stack([frames[i] for i in _spaced(len(frames), n_frames)])
+    if isinstance(value, list | tuple | np.ndarray):
+        pixels = isinstance(value, np.ndarray) and (value.dtype != np.uint8 or value.ndim != 4 or value.shape[3] != 3)
+        if pixels or not len(value):
+            raise TypeError(
+                f"expected a path, a list of pictures or uint8 frames of shape (n, h, w, 3); got {_shown(value)}"
+            )
+        chosen = [value[i] for i in _spaced(len(value), n_frames)]
+        return _read(lambda: np.stack([np.asarray(open_image(frame)) for frame in chosen]), value)
+    file = _file(value, "a path, a binary file or frames")
+    return _read(lambda: _decode_video(file, n_frames), value)
 
 
 def _decode_video(file: Any, n_frames: int) -> NDArray[np.uint8]:
@@ -183,7 +206,7 @@ def _read(read: Callable[[], Any], value: Any) -> Any:
     """What a decoder makes of a value; whatever a broken file makes it raise is said in one way."""
     try:
         return read()
-    except (UnreadableError, TypeError, ImportError):
+    except (UnreadableError, ImportError):
         raise
     except Exception as error:
         reason = str(error) or type(error).__name__

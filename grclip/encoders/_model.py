@@ -20,6 +20,9 @@ from torch import Tensor
 from grclip._optional import optional_import
 from grclip.encoders._media import check_text, open_audio, open_image, open_video
 
+PROBES = ("A photo of 2 cats, e.g. outside.", "naïve Größe, 東京 привет! ☂", "aaaa  BBBB\t0.5%")
+"""Texts whose tokens tell tokenizers apart."""
+
 SAMPLED = 1 << 16
 """Numbers of each weight that enter the fingerprint, evenly spaced: training changes them all."""
 
@@ -28,12 +31,12 @@ class Model(ABC):
     """One loaded model of a family; `prepare` may run in worker processes, `embed` runs where the weights are."""
 
     name: str
-    """What the fingerprint begins with: the family, and the model's public name where it has one."""
+    """The family and, where there is one, the public name of the model: ``open_clip:ViT-B-32/openai``."""
     module: Any
     """A torch.nn.Module with the methods of its library."""
     modalities: tuple[str, ...]
     preprocessing: str
-    """Everything beside the weights that decides the vectors, in words."""
+    """Everything beside the weights that decides the vectors, in words: architecture, tokens, preparation."""
     max_tokens: int | None = None
     sampling_rate: int = 48_000
     n_frames: int = 8
@@ -73,13 +76,13 @@ class Model(ABC):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Name, weights and preprocessing, as a short string: equal where the vectors are."""
+        """The family, and a digest of weights, architecture and preprocessing; equal wherever the files lie."""
         digest = hashlib.sha256(self.preprocessing.encode())
         for name, weight in sorted(self.module.state_dict().items()):
             step = -(-weight.numel() // SAMPLED) or 1
             sample = weight.detach().flatten()[::step].to("cpu", torch.float64).contiguous()
             digest.update(f"{name}{tuple(weight.shape)}".encode() + sample.numpy().tobytes())
-        return f"{self.name}@{digest.hexdigest()[:16]}"
+        return f"{self.name.partition(':')[0]}@{digest.hexdigest()[:16]}"
 
     @cached_property
     def width(self) -> int:
@@ -118,6 +121,24 @@ def shared(key: Hashable, load: Callable[[], Model]) -> Model:
         return model
 
 
+def release_models() -> None:
+    """Let go of the model that was used last, so that its memory is free once no encoder holds it.
+
+    Encoders hold the model that they have used, and the last one stays loaded for whatever clone comes next. To free
+    the memory of a GPU, drop the encoders, call this, and empty torch's cache.
+
+    Examples
+    --------
+    >>> from grclip.encoders import release_models, toy_encoder
+    >>> encoder = toy_encoder()
+    >>> vectors = encoder.transform({"text": ["a red circle"]})
+    >>> del encoder
+    >>> release_models()
+    """
+    with _LOCK:
+        _LATEST.clear()
+
+
 def state_of(path: Path) -> tuple[tuple[str, int, int], ...]:
     """What tells whether the files of a local model have changed."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
@@ -138,8 +159,8 @@ def hub_or_cache(name: str) -> Iterator[None]:
             raise
         why = "HF_HUB_OFFLINE is set" if offline else f"{constants.ENDPOINT} cannot be reached"
         raise OSError(
-            f"cannot load {name}: it is not in the local cache ({constants.HF_HUB_CACHE}), and {why}. Connect once "
-            "to download it, or copy the model's folder here and give its path; `toy_encoder()` needs no download"
+            f"cannot load {name}: not all of it is on this machine, and {why}. Connect once to download it, or copy "
+            f"the model's folder here and give its path; what was downloaded is in {constants.HF_HUB_CACHE}"
         ) from error
     finally:
         constants.HF_HUB_OFFLINE = offline
@@ -155,10 +176,10 @@ def _reaches_hub(endpoint: str) -> bool:
     """Whether the hub answers within three seconds, through whatever proxy is set."""
     session = optional_import("huggingface_hub.utils", "open-clip", "loading a model by name").get_session()
     try:
-        session.head(endpoint, timeout=3)
+        status = session.head(endpoint, timeout=3).status_code
     except Exception:  # of whichever HTTP library the hub's client uses
         return False
-    return True
+    return status < 500 and status not in (403, 407)  # a proxy that lets nothing through answers, too
 
 
 def _is_not_of_open_clip(record: logging.LogRecord) -> bool:

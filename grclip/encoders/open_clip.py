@@ -15,7 +15,7 @@ from torch import Tensor
 
 from grclip._optional import optional_import
 from grclip.encoders._base import BaseEncoder
-from grclip.encoders._model import Model, hub_or_cache
+from grclip.encoders._model import PROBES, Model, hub_or_cache
 
 LOCAL = "local-dir:"
 PACKAGED = {"toy": Path(__file__).with_name("toy_clip")}
@@ -27,13 +27,13 @@ class OpenCLIPModel(Model):
 
     modalities = ("text", "image")
 
-    def __init__(self, name: str, module: Any, preprocess: Any, tokenizer: Any) -> None:
+    def __init__(self, name: str, module: Any, preprocess: Any, tokenizer: Any, config: dict[str, Any]) -> None:
         self.name, self.module, self.preprocess, self.tokenizer = name, module, preprocess, tokenizer
         self.max_tokens = tokenizer.context_length
         size = module.visual.preprocess_cfg["size"]
         self.size = tuple(size) if isinstance(size, tuple | list) else (size, size)
-        probe = tokenizer(["A photo of 2 cats, e.g. outside."])[0].tolist()
-        self.preprocessing = f"{module.visual.preprocess_cfg} {probe}"
+        shape = json.dumps(config | {"text_cfg": config["text_cfg"] | {"tokenizer_kwargs": None}}, sort_keys=True)
+        self.preprocessing = f"{shape} {module.visual.preprocess_cfg} {tokenizer(list(PROBES)).tolist()}"
 
     def prepare(self, modality: str, values: Sequence[Any], prompt: Any) -> Tensor:
         if modality == "text":
@@ -161,12 +161,17 @@ class OpenCLIPEncoder(BaseEncoder):
 
     def _files(self) -> Path | None:
         name = self._checkpoint()
+        if self.pretrained and ":" in name:
+            raise ValueError(
+                f"pretrained={self.pretrained!r} is not used with model_name={self.model_name!r}, which has weights"
+            )
         if name.startswith(LOCAL):
-            folder = Path(name.removeprefix(LOCAL))
+            folder = Path(name.removeprefix(LOCAL)).resolve()
             if not folder.is_dir():
                 raise FileNotFoundError(f"model_name={name!r}: no such folder")
             return folder
-        return Path(self.pretrained) if self.pretrained and Path(self.pretrained).is_file() else None
+        weights = Path(self.pretrained or "")
+        return weights.resolve() if weights.suffix and weights.is_file() else None  # tags have no suffix
 
     def _load(self, device: torch.device) -> Model:
         library = optional_import("open_clip", "open-clip", type(self).__name__)
@@ -176,13 +181,14 @@ class OpenCLIPEncoder(BaseEncoder):
         else:
             _verify(files)
         public = self.model_name + (f"/{self.pretrained}" if self.pretrained else "")
-        with nullcontext() if files else hub_or_cache(public):
+        with nullcontext() if name.startswith(LOCAL) else hub_or_cache(public):  # tokenizers may be there, too
             module, _, preprocess = library.create_model_and_transforms(
                 name, self.pretrained, device=device, require_pretrained=True
             )
             tokenizer = library.get_tokenizer(name, **_own_merges(files))
+            config = library.get_model_config(name)
         known = self.model_name in PACKAGED or files is None
-        return OpenCLIPModel(f"open_clip:{public if known else 'local'}", module, preprocess, tokenizer)
+        return OpenCLIPModel(f"open_clip:{public if known else 'local'}", module, preprocess, tokenizer, config)
 
     def _check_names(self, library: Any) -> None:
         """That open_clip knows the architecture and the weights, before anything is looked for on a network."""

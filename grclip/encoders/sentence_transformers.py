@@ -13,8 +13,8 @@ from torch import Tensor
 
 from grclip._optional import optional_import
 from grclip.encoders._base import BaseEncoder
-from grclip.encoders._model import Model, hub_or_cache
-from grclip.encoders.transformers import PROBE, UNLIMITED, local_folder, same_dice, settings_of
+from grclip.encoders._model import PROBES, Model, hub_or_cache
+from grclip.encoders.transformers import UNLIMITED, architecture_of, local_folder, same_dice, settings_of
 
 TASK = "grclip_task"
 """Where prepared inputs carry their task to the model."""
@@ -75,12 +75,14 @@ class SentenceTransformersModel(Model):
 
     def _in_words(self) -> str:
         """What the modules do beside their weights: the tokens of a text, how they are pooled, under which prompts."""
-        probe = self.prepare("text", [PROBE], None)
+        probe = self.prepare("text", PROBES, None)
         tokens = {name: value.tolist() for name, value in probe.items() if isinstance(value, Tensor)}
+        models = [m for m in self.module.modules() if hasattr(getattr(m, "config", None), "to_diff_dict")]
+        shape = architecture_of(models[0].config) if models else ""
         after = [m for m in self.module.modules() if hasattr(m, "get_config_dict") and not hasattr(m, "tokenizer")]
         configs = [f"{type(m).__name__} {sorted(m.get_config_dict().items())}" for m in after]
         prompts = sorted(self.module.prompts.items()), self.module.default_prompt_name
-        return f"{sorted(tokens.items())} {self.max_tokens} {configs} {prompts} {self.module.truncate_dim}"
+        return f"{shape} {sorted(tokens.items())} {self.max_tokens} {configs} {prompts} {self.module.truncate_dim}"
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker process prepares batches with: the modules, which do that, with weights that hold nothing."""

@@ -13,10 +13,10 @@ def toy_encoder(**options: Any) -> OpenCLIPEncoder:
     It knows the drawn scenes of `grclip.datasets.make_scenes` and nothing else: on photographs it is useless. It is a
     real CLIP all the same, of open_clip's own architecture (a ResNet and a text transformer, 0.7 million weights),
     trained contrastively on drawn scenes with captions and nothing else. Nothing was added to make a gap: its gap is
-    what training left. Its recipe (a low temperature at the start, captions that tell a part of what is seen) was
-    chosen because it keeps a gap, as large models do; with a higher temperature and full captions the gap closes. So
-    it shows how the gap works and what removing it does, and proves nothing about models of photographs; for these see
-    the benchmarks on real CLIP vectors.
+    what training left. Its recipe (the temperature at which the training of large models ends, and captions that tell
+    a part of what is seen) was chosen because it keeps a gap, as they do; with a higher temperature and full captions
+    the gap closes. So it shows how the gap works and what removing it does, and proves nothing about models of
+    photographs; for these see the benchmarks on real CLIP vectors.
 
     Parameters
     ----------
@@ -42,8 +42,8 @@ def toy_encoder(**options: Any) -> OpenCLIPEncoder:
 
     Notes
     -----
-    Trained by ``python -m benchmarks.train_toy_clip``, which gives the recipe, the time it takes and the figures of
-    three seeds.
+    Trained by ``python -m benchmarks.train_toy_clip``, with the seed 0; ``docs/benchmarks.md`` has its figures beside
+    those of other seeds and of another recipe.
 
     Examples
     --------

@@ -16,10 +16,7 @@ from torch import Tensor
 
 from grclip._optional import optional_import
 from grclip.encoders._base import BaseEncoder
-from grclip.encoders._model import Model, hub_or_cache
-
-PROBE = "A photo of 2 cats, e.g. outside."
-"""A text whose tokens tell tokenizers apart."""
+from grclip.encoders._model import PROBES, Model, hub_or_cache
 
 UNLIMITED = 1 << 20
 """From here on a tokenizer's limit is a way to say that it has none."""
@@ -57,9 +54,10 @@ class TransformersModel(Model):
         if "video" in processors:
             config = getattr(module.config, "vision_config", module.config)
             self.n_frames = getattr(config, "num_frames", self.n_frames)
-        tokens = self._texts([PROBE])["input_ids"][0].tolist()
+        tokens = self._texts(PROBES)["input_ids"].tolist()
         settings = [settings_of(_part(modality, processors)) for modality in processors if modality != "text"]
-        self.preprocessing = f"{tokens} {self.max_tokens} {self.n_frames} {' '.join(settings)}"
+        shape = architecture_of(module.config)
+        self.preprocessing = f"{shape} {tokens} {self.max_tokens} {self.n_frames} {' '.join(settings)}"
 
     def prepare(self, modality: str, values: Sequence[Any], prompt: Any) -> dict[str, Tensor]:
         match modality:
@@ -262,6 +260,18 @@ def settings_of(part: Any) -> str:
     kept = {name: settings[name] for name in settings if settings[name] is not None and not name.startswith("_")}
     kept.pop("auto_map", None)
     return json.dumps(kept, sort_keys=True)
+
+
+def architecture_of(config: Any) -> str:
+    """What a configuration says that is not the library's default, as text; without types, versions and places."""
+    return json.dumps(_told(json.loads(config.to_json_string(use_diff=True))), sort_keys=True)
+
+
+def _told(settings: Any) -> Any:
+    if not isinstance(settings, dict):
+        return settings
+    passing = ("transformers_version", "dtype", "torch_dtype", "auto_map", "architectures")
+    return {k: _told(v) for k, v in settings.items() if not str(k).startswith("_") and k not in passing}
 
 
 @contextmanager

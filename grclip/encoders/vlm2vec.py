@@ -15,8 +15,8 @@ from grclip._columns import is_missing
 from grclip._optional import optional_import
 from grclip.encoders._base import BaseEncoder, Column
 from grclip.encoders._media import check_text
-from grclip.encoders._model import Model, hub_or_cache
-from grclip.encoders.transformers import PROBE, UNLIMITED, local_folder, settings_of
+from grclip.encoders._model import PROBES, Model, hub_or_cache
+from grclip.encoders.transformers import UNLIMITED, architecture_of, local_folder, settings_of
 from grclip.items import Items
 
 JOINT = "text+image"
@@ -52,8 +52,9 @@ class VLM2VecModel(Model):
         limits = (tokenizer.model_max_length, module.config.get_text_config().max_position_embeddings)
         self.max_tokens = min((limit for limit in limits if limit < UNLIMITED), default=None)
         self._blank = "" if tokenizer("")["input_ids"] else "\n"  # a sequence has at least one token
-        probe = self.prepare("text", [PROBE], None)["input_ids"].tolist()
-        self.preprocessing = f"{probe} {self.max_tokens} {DOCUMENTS} {settings_of(processor.image_processor)}"
+        probe = self.prepare("text", PROBES, None)["input_ids"].tolist()
+        settings = f"{architecture_of(module.config)} {settings_of(processor.image_processor)}"
+        self.preprocessing = f"{probe} {self.max_tokens} {DOCUMENTS} {settings}"
 
     def open(self, modality: str, value: Any) -> Any:
         if modality == JOINT:
