@@ -311,7 +311,7 @@ class TestCheckpoints:
         trained.model.pooler.dense.weight.data += 1e-4
         save(tmp_path / "trained", trained, Pooling(32, "mean"), prompts=PROMPTS)
         assert SentenceTransformerEncoder(str(tmp_path / "again")).fingerprint == first.fingerprint
-        assert first.fingerprint.startswith("sentence_transformers:local@")
+        assert first.fingerprint.startswith("sentence_transformers@")
         for secret in (text_model, bert, "0x"):
             assert secret not in first._model().preprocessing
         names = ("again", "pooled", "prompted", "trained")
@@ -333,7 +333,7 @@ class TestCheckpoints:
         assert by_name.fingerprint == by_path.fingerprint.replace("local", "owner/tiny")
 
     def test_a_name_out_of_reach_is_one_clear_error(self):
-        with pytest.raises(OSError, match=r"cannot load owner/absent: it is not in the local cache"):
+        with pytest.raises(OSError, match=r"cannot load owner/absent: not all of it is on this machine"):
             SentenceTransformerEncoder("owner/absent").transform({"text": TEXTS})
 
     def test_a_folder_that_is_not_there_is_an_error(self):

@@ -369,7 +369,7 @@ class TestModel:
         first = VLM2VecEncoder(str(checkpoint)).fingerprint
         shutil.copytree(checkpoint, tmp_path / "copy")
         assert VLM2VecEncoder(str(tmp_path / "copy")).fingerprint == first
-        assert first.startswith("vlm2vec:local@")
+        assert first.startswith("vlm2vec@")
         model = VLM2VecEncoder(str(tmp_path / "copy"))._model()
         assert str(tmp_path) not in model.preprocessing
         assert " at 0x" not in model.preprocessing
@@ -379,7 +379,7 @@ class TestModel:
         file.write_text(json.dumps(settings))
         assert VLM2VecEncoder(str(tmp_path / "copy")).fingerprint != first
 
-    def test_a_name_on_the_hub_is_in_the_fingerprint(self, folder, monkeypatch):
+    def test_a_name_on_the_hub_gives_the_fingerprint_of_its_files(self, folder, monkeypatch):
         here = VLM2VecEncoder(str(folder)).fingerprint
         config, model, processor = (
             getattr(transformers, name).from_pretrained(folder)
@@ -394,8 +394,8 @@ class TestModel:
         monkeypatch.setattr(transformers.AutoModelForImageTextToText, "from_pretrained", give(model))
         monkeypatch.setattr(transformers.AutoProcessor, "from_pretrained", give(processor))
         encoder = VLM2VecEncoder("TIGER-Lab/VLM2Vec-Tiny", revision="v1")
-        assert encoder.fingerprint.startswith("vlm2vec:TIGER-Lab/VLM2Vec-Tiny@")
-        assert encoder.fingerprint.split("@")[1] == here.split("@")[1]
+        assert encoder._model().name == "vlm2vec:TIGER-Lab/VLM2Vec-Tiny"
+        assert encoder.fingerprint == here
         assert {name for name, _ in asked} == {"TIGER-Lab/VLM2Vec-Tiny"}
         assert all(options["revision"] == "v1" for _, options in asked)
 
