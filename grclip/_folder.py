@@ -54,7 +54,8 @@ def read_folder(folder: Path) -> tuple[Items, list[tuple[Path, ...]]]:
     texts = [_read_text(parts["text"]) if "text" in parts else None for parts in found.values()]
     empty = [str(p["text"]) for p, text in zip(found.values(), texts, strict=True) if "text" in p and text is None]
     if empty:
-        warn(f"{len(empty)} text files are empty or cannot be read, and are left out: {', '.join(empty[:5])}")
+        many = "1 text file is" if len(empty) == 1 else f"{len(empty)} text files are"
+        warn(f"{many} empty or unreadable, and left out: {', '.join(empty[:5])}{', ...' if len(empty) > 5 else ''}")
     items = Items({"text": texts, "image": [parts.get("image") for parts in found.values()]})
     return items, [tuple(parts.values()) for parts in found.values()]
 

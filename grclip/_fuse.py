@@ -95,6 +95,7 @@ def _check_kinds(roles: tuple[str, ...], codes: Tensor, lengths: NDArray[np.floa
         if code == 0 or np.isnan(lengths[code]):
             rows = few(torch.nonzero(codes == code).flatten().cpu().numpy())
             if code == 0:
-                raise ValueError(f"no part at all in {rows} (roles {', '.join(map(repr, roles))}); drop such rows")
+                listed = ", ".join(map(repr, roles))
+                raise ValueError(f"no part at all in {rows} (roles {listed}); leave them out: items[items.kinds != '']")
             kind = "+".join(role for r, role in enumerate(roles) if code >> r & 1)
             raise ValueError(no_length.format(kind=kind, rows=rows))

@@ -71,9 +71,14 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--save", type=Path, metavar="FILE", help="write the example results as a picture, e.g. demo.png")
     demo.set_defaults(run=_demo)
 
-    search = commands.add_parser("search", help="search the pictures and texts of a folder")
+    search = commands.add_parser(
+        "search",
+        help="search the pictures and texts of a folder",
+        epilog="Prints rank, score, kind and path. In a folder of texts and pictures scores count spreads above "
+        "unrelated documents; in one of a single kind, or with too few to calibrate on, they are cosines.",
+    )
     search.add_argument("folder", type=Path, help="a picture and a text of one name are one document")
-    search.add_argument("words", help="what to look for")
+    search.add_argument("words", nargs="+", help="what to look for")
     search.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME", help="of open_clip, or toy (%(default)s)")
     search.add_argument("--pretrained", metavar="TAG", help=f"weights of the model ({DEFAULT_WEIGHTS} for the default)")
     search.add_argument("-k", type=int, default=10, help="number of results (%(default)s)")
@@ -123,16 +128,19 @@ def _search(options: argparse.Namespace) -> None:
     from grclip.gap import ModalityGapRemover
 
     _check_save(options.save)
+    words = " ".join(options.words).strip()
+    if not words:
+        raise ValueError("the words are empty; say what to look for")
     calibrator = ModalityGapRemover.load(options.calibrator) if options.calibrator else None
     weights = options.pretrained or (DEFAULT_WEIGHTS if options.model == DEFAULT_MODEL else None)
     encoder = OpenCLIPEncoder(options.model, weights, on_error="skip")
-    hits = search_folder(options.folder, options.words, encoder, k=options.k, calibrator=calibrator)
+    hits = search_folder(options.folder, words, encoder, k=options.k, calibrator=calibrator)
     for rank, hit in enumerate(hits, 1):
         paths = " + ".join(str(path.relative_to(options.folder)) for path in hit.paths)
         print(f"{rank:3}  {hit.score:6.2f}  {hit.kind:11} {paths}")
     if options.save:
         cards = [Card(hit.kind, hit.score, hit.text, hit.picture and open_image(hit.picture)) for hit in hits[:10]]
-        save_sheet(options.save, [(options.words, [Ranking(str(options.folder), cards)])])
+        save_sheet(options.save, [(words, [Ranking(str(options.folder), cards)])])
 
 
 def _check_save(path: Path | None) -> None:
@@ -148,7 +156,8 @@ def _check_save(path: Path | None) -> None:
 
 def _line(text: str) -> str:
     """A line that fits the terminal, or 120 columns where there is none."""
-    return text[: shutil.get_terminal_size((120, 24)).columns]
+    width = shutil.get_terminal_size((120, 24)).columns
+    return text if len(text) <= width else f"{text[: width - 4]} ..."
 
 
 def _show_warning(message: Any, *_: Any) -> None:

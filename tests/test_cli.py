@@ -106,7 +106,7 @@ class TestSearch:
         assert len(out.splitlines()) == 32
         assert not {"empty.txt", "blank.md", "dead.txt", "pipe.txt"} & set(out.split())
         assert "wide.txt" in "".join(out.splitlines()[:3])
-        assert "2 text files are empty or cannot be read, and are left out: " in err
+        assert "2 text files are empty or unreadable, and left out: " in err
 
     def test_documents_that_are_all_alike_are_searched_all_the_same(self, capsys, task, tmp_path):
         for i in range(6):
@@ -157,6 +157,9 @@ class TestSearch:
         [
             (["search", "no-such-folder", "red", "--model", "toy"], "no-such-folder is no folder"),
             (["search", "{folder}", "red", "--model", "ViT-B32"], "open_clip knows none of that name"),
+            (["search", "{folder}", "red", "--model", "ViT-B-16"], "needs pretrained weights, one of 'openai'"),
+            (["search", "{folder}", "red", "--model", "toyy"], "near it: 'toy'"),
+            (["search", "{folder}", "", "--model", "toy"], "words are empty"),
             (["search", "{folder}", "red"], "cannot load ViT-B-32/laion2b_s34b_b79k"),
             (["search", "{folder}", "red", "--model", "toy", "-k", "0"], "k must be a whole number of at least 1"),
             (["search", "{folder}", "red", "--model", "toy", "--calibrator", "gone"], "gone"),

@@ -556,7 +556,7 @@ class TestLoading:
             ValueError, match=r"pretrained='laion2b': .* for 'ViT-B-32', nor is it a file.*'laion2b_s34b_b79k'"
         ):
             OpenCLIPEncoder("ViT-B-32", "laion2b").transform({"text": ["a"]})
-        with pytest.raises(ValueError, match="pretrained=None"):
+        with pytest.raises(ValueError, match="model_name='ViT-B-32' needs pretrained weights, one of 'openai'"):
             OpenCLIPEncoder("ViT-B-32").transform({"text": ["a"]})
         with pytest.raises(ValueError, match="pretrained='openai' is not used"):
             OpenCLIPEncoder("toy", "openai").transform({"text": ["a"]})

@@ -196,6 +196,6 @@ def _sides(X: Any) -> list[Any]:
     if not isinstance(X, Items | Mapping):
         raise TypeError(
             f"X is {type(X).__name__}; an encoder takes Items or a SearchTask of raw parts, or a dict of columns, "
-            "e.g. Items({'query': ['a red bicycle']})"
+            "e.g. Items({'query': ['a red bicycle']}), or Items(frame) of a DataFrame"
         )
     return [X]

@@ -160,7 +160,8 @@ def hub_or_cache(name: str) -> Iterator[None]:
         why = "HF_HUB_OFFLINE is set" if offline else f"{constants.ENDPOINT} cannot be reached"
         raise OSError(
             f"cannot load {name}: not all of it is on this machine, and {why}. Connect once to download it, or copy "
-            f"the model's folder here and give its path; what was downloaded is in {constants.HF_HUB_CACHE}"
+            "the model's folder here and give its path (with open_clip as 'local-dir:FOLDER'); what was downloaded is "
+            f"in {constants.HF_HUB_CACHE}. The model 'toy' needs no download"
         ) from error
     finally:
         constants.HF_HUB_OFFLINE = offline

@@ -194,8 +194,12 @@ class OpenCLIPEncoder(BaseEncoder):
         """That open_clip knows the architecture and the weights, before anything is looked for on a network."""
         if ":" in self.model_name:
             return
-        _check_known("model_name", self.model_name, library.list_models())
+        _check_known("model_name", self.model_name, [*PACKAGED, *library.list_models()])
         tags = library.list_pretrained_tags_by_model(self.model_name)
+        if self.pretrained is None:
+            raise ValueError(
+                f"model_name={self.model_name!r} needs pretrained weights, one of {', '.join(map(repr, tags))}"
+            )
         _check_known("pretrained", self.pretrained, tags, f" for {self.model_name!r}")
 
 
