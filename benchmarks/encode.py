@@ -106,16 +106,18 @@ def main(arguments: Sequence[str] = ()) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="worker processes (0 and 2)")
     parser.add_argument("--pictures", type=int, default=N_PICTURES)
-    parser.add_argument(
-        "--repeats", type=int, default=3, help="rounds for ViT-B-32 (3); the toy model takes thrice as many"
-    )
+    parser.add_argument("--models", nargs="+", default=["toy", "ViT-B-32"], help="toy, or names of open_clip")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds (3); the toy model takes thrice as many")
     options = parser.parse_args(arguments)
     pictures = list(make_scenes(options.pictures, random_state=0)[0].corpus["image"])
     print("| model | pictures | OpenCLIPEncoder | plain loop | ratio |\n|---|---|---|---|---|")
-    measure("toy", toy_encoder(), pictures, options.workers, 3 * options.repeats)
-    with tempfile.TemporaryDirectory() as folder:
-        big = OpenCLIPEncoder(random_checkpoint(Path(folder), "ViT-B-32"))
-        measure("ViT-B-32, random weights", big, pictures, options.workers, options.repeats)
+    for name in options.models:
+        if name == "toy":
+            measure(name, toy_encoder(), pictures, options.workers, 3 * options.repeats)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                encoder = OpenCLIPEncoder(random_checkpoint(Path(folder), name))
+                measure(f"{name}, random weights", encoder, pictures, options.workers, options.repeats)
     return 0
 
 
