@@ -85,11 +85,20 @@ def mixed(captions: np.ndarray, images: np.ndarray, trial: int, share: float | N
     return SearchTask(Items({"query": captions[np.arange(n), asked]}), Items({"text": text, "image": image}))
 
 
-def scores(pipeline: Pipeline, task: SearchTask) -> np.ndarray:
-    """NDCG@10 of each query, whose relevant document is that of the same number."""
+def ranked(pipeline: Pipeline, task: SearchTask, k: int = 10) -> np.ndarray:
+    """The k best documents of each query."""
     fused = pipeline.transform(task)
-    ranking = ExactRetriever(k=10).fit(fused).predict(fused.queries)
-    return np.asarray(ndcg_score([{i: 1} for i in range(len(task))], ranking, k=10, per_query=True))
+    return np.asarray(ExactRetriever(k=k).fit(fused).predict(fused.queries))
+
+
+def score_ranking(ranking: np.ndarray) -> np.ndarray:
+    """NDCG@10 of each query, whose relevant document is that of the same number."""
+    return np.asarray(ndcg_score([{i: 1} for i in range(len(ranking))], ranking, k=10, per_query=True))
+
+
+def scores(pipeline: Pipeline, task: SearchTask) -> np.ndarray:
+    """NDCG@10 of each query of a task."""
+    return score_ranking(ranked(pipeline, task))
 
 
 def flickr_table(folder: Path, methods: Iterable[str] = tuple(METHODS)) -> dict[str, dict[str, float]]:
@@ -136,8 +145,7 @@ def coco_halves(folder: Path, file: str = "features_clip.npy") -> dict[str, dict
         )
         n = len(test)
         for method, rows in results.items():
-            fused = fitted(method, both).transform(SearchTask(Items({"query": texts[test]}), corpus))
-            ranking = ExactRetriever(k=11).fit(fused).predict(fused.queries)
+            ranking = ranked(fitted(method, both), SearchTask(Items({"query": texts[test]}), corpus), k=11)
             others = np.stack([line[line != i][:10] for i, line in enumerate(ranking)])  # not the asked caption itself
             rows[half] = ndcg_score([{n + i: 1} for i in range(n)], others, k=10), (others >= n).mean()
     return {

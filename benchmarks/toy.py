@@ -19,8 +19,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.real_clip import KINDS, METHODS, fitted, print_table, scores
-from grclip import ExactRetriever, Items, SearchTask
+from benchmarks.real_clip import KINDS, METHODS, fitted, print_table, ranked, score_ranking, scores
+from grclip import Items, SearchTask
 from grclip.datasets import make_scenes, mix_kinds, replace_parts
 from grclip.encoders import OpenCLIPEncoder, toy_encoder
 
@@ -63,10 +63,8 @@ def mixed_table(test: SearchTask, calibration: SearchTask) -> dict[str, dict[str
         pipeline, rows = fitted(method, calibration), []
         for trial in range(TRIALS):
             task = with_corpus(test, mix_kinds(test.corpus, random_state=trial))
-            found, kinds = scores(pipeline, task), task.corpus.kinds
-            fused = pipeline.transform(task)
-            ranking = ExactRetriever(k=10).fit(fused).predict(fused.queries)
-            images = (kinds[ranking] == "image").mean()
+            ranking, kinds = ranked(pipeline, task), task.corpus.kinds
+            found, images = score_ranking(ranking), (kinds[ranking] == "image").mean()
             rows.append([found.mean(), *(found[kinds == kind].mean() for kind in KINDS), images])
         names = ("all", *KINDS, "images in top 10")
         table[method] = dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))

@@ -119,7 +119,7 @@ def _calibrate(corpus: Items, calibrator: ModalityGapRemover | None) -> Pipeline
     if calibrator is not None:
         steps = [("degap", calibrator)]
     elif min(counts.values()) >= ENOUGH:
-        steps = [("degap", ModalityGapRemover().fit(_asked_by_texts(corpus, slice(None))))]
+        steps = [("degap", ModalityGapRemover().fit(*_asked_by_texts(corpus)))]
     elif all(counts.values()):
         warn(
             f"{counts['text']} texts and {counts['image']} pictures are too few to calibrate on ({ENOUGH} of each are "
@@ -132,14 +132,15 @@ def _calibrate(corpus: Items, calibrator: ModalityGapRemover | None) -> Pipeline
 def _fuser(corpus: Items, *, equalize: bool) -> MultimodalFuser:
     """A fitted fuser; without scales where the documents are too much alike to measure any."""
     if equalize:
-        told = np.flatnonzero(~is_missing(corpus["text"]))
         try:
-            return MultimodalFuser(equalize=True).fit(_asked_by_texts(corpus, told), [{int(row): 1} for row in told])
+            return MultimodalFuser(equalize=True).fit(*_asked_by_texts(corpus))
         except ValueError as error:
             warn(f"kinds of documents are not put on one scale: {error}")
     return MultimodalFuser().fit(corpus)
 
 
-def _asked_by_texts(corpus: Items, rows: Any) -> SearchTask:
-    """A task whose queries are texts of the corpus."""
-    return SearchTask(Items({"query": corpus["text"][rows]}, encoder=corpus.encoder), corpus)
+def _asked_by_texts(corpus: Items) -> tuple[SearchTask, list[dict[int, int]]]:
+    """A task whose queries are the texts of the corpus, each after its own document."""
+    told = np.flatnonzero(~is_missing(corpus["text"]))
+    queries = Items({"query": corpus["text"][told]}, encoder=corpus.encoder)
+    return SearchTask(queries, corpus), [{int(row): 1} for row in told]

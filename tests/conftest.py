@@ -4,6 +4,7 @@ import http.server
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["SCIPY_ARRAY_API"] = "1"  # scikit-learn skips some of its checks without; SciPy reads it when imported
@@ -41,7 +42,7 @@ def cuda() -> torch.device:
 
 @pytest.fixture
 def unavailable():
-    """Address of a server on this machine that has 503 for every request, and notes what it was asked for."""
+    """A server on this machine that has 503 for every request, and notes what it was asked for."""
     asked = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -56,14 +57,8 @@ def unavailable():
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = Address(f"http://127.0.0.1:{server.server_port}")
-        address.asked = asked
-        yield address
+        yield SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}", asked=asked)
         server.shutdown()
-
-
-class Address(str):
-    asked: list[str]
 
 
 @pytest.fixture

@@ -575,7 +575,7 @@ class TestLoading:
         environment = os.environ | {
             "HF_HUB_OFFLINE": str(int(hub == "offline")),
             "HF_HOME": str(tmp_path),
-            "HF_ENDPOINT": unavailable if hub == "unavailable" else "http://127.0.0.1:9",
+            "HF_ENDPOINT": unavailable.url if hub == "unavailable" else "http://127.0.0.1:9",
         }
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
         assert done.stdout.startswith(f"cannot load {names[0]}")

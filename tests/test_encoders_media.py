@@ -131,7 +131,7 @@ class TestVideo:
         assert len(found) == 4
 
     def test_a_playlist_reaches_nothing_on_a_network(self, tmp_path, unavailable):
-        (tmp_path / "v.m3u8").write_text(f"#EXTM3U\n#EXTINF:1,\n{unavailable}/a.ts\n#EXT-X-ENDLIST\n")
+        (tmp_path / "v.m3u8").write_text(f"#EXTM3U\n#EXTINF:1,\n{unavailable.url}/a.ts\n#EXT-X-ENDLIST\n")
         with pytest.raises(UnreadableError, match=r"cannot read '.*v.m3u8'"):
             open_video(tmp_path / "v.m3u8", 4)
         assert not unavailable.asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
@@ -15,15 +16,16 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from grclip._columns import as_column, describe, is_missing, is_raw
 from grclip._validation import check_k
 from grclip.encoders._batches import PRECISIONS, Job, Options, Report, Task, run_job
-from grclip.encoders._model import Model, shared, state_of
+from grclip.encoders._model import Model, local_folder, shared, state_of
 from grclip.items import Items, SearchTask, modalities_of
 
 Column = tuple[str, NDArray]
 
 
-class BaseEncoder(TransformerMixin, BaseEstimator):
+class BaseEncoder(TransformerMixin, BaseEstimator, ABC):
     """A stateless transformer from raw parts to unit vectors; a family says how its models are loaded."""
 
+    model_name: str
     device: Any
     precision: str
     batch_size: int
@@ -36,13 +38,13 @@ class BaseEncoder(TransformerMixin, BaseEstimator):
     _source: tuple[str, ...] = ()
     """The parameters that say which model is loaded."""
 
+    @abstractmethod
     def _load(self, device: torch.device) -> Model:
         """The model, on a device."""
-        raise NotImplementedError
 
     def _files(self) -> Path | None:
         """Where the model lies, if it is on this machine."""
-        return None
+        return local_folder(self.model_name)
 
     def _prompt(self, role: str, model: Any) -> Any:
         """The instruction that goes with the values of a role: hashable, and read by the model's `prepare` alone."""

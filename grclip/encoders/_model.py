@@ -37,7 +37,10 @@ class Model(ABC):
     modalities: tuple[str, ...]
     preprocessing: str
     """Everything beside the weights that decides the vectors, in words: architecture, tokens, preparation."""
+    tokenizer: Any
     max_tokens: int | None = None
+    takes_tensors: bool = True
+    """Whether a picture may come as a tensor that the preprocessing has been through."""
     sampling_rate: int = 48_000
     n_frames: int = 8
 
@@ -49,15 +52,19 @@ class Model(ABC):
     def embed(self, modality: str, inputs: Any) -> Tensor:
         """Vectors (n, d) of prepared inputs, of any length."""
 
-    @abstractmethod
     def count_tokens(self, text: str) -> int:
         """Tokens of a text with its beginning and end, where nothing is cut."""
+        return len(self.tokenizer(text, verbose=False)["input_ids"])
 
     def open(self, modality: str, value: Any) -> Any:
         """A raw value, read from where it lies."""
         match modality:
             case "text":
                 return check_text(value)
+            case "image" if isinstance(value, Tensor) and not self.takes_tensors:
+                raise TypeError(
+                    "expected a picture, a path or an array of pixels, which the model prepares; got a tensor"
+                )
             case "image":
                 return open_image(value)
             case "audio":
@@ -145,9 +152,25 @@ def state_of(path: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
 
 
+def local_folder(model_name: str) -> Path | None:
+    """The folder of a model on this machine; None of a name on the hub."""
+    folder = Path(model_name)
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or len(folder.parts) > 2 or str(model_name).startswith((".", "~")):
+        raise FileNotFoundError(f"model_name={str(model_name)!r}: no such folder")
+    return None
+
+
 @contextmanager
-def hub_or_cache(name: str) -> Iterator[None]:
-    """Load by name from the hub, or from the cache alone where the hub is out of reach: one error, and at once."""
+def hub_or_cache(name: str, *, local: bool) -> Iterator[None]:
+    """Load by name from the hub, or from the cache alone where the hub is out of reach: one error, and at once.
+
+    What is local needs neither.
+    """
+    if local:
+        yield
+        return
     constants = optional_import("huggingface_hub.constants", "open-clip", "loading a model by name")
     offline = constants.HF_HUB_OFFLINE
     logging.getLogger().addFilter(_is_not_of_open_clip)

@@ -6,7 +6,6 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +180,7 @@ class OpenCLIPEncoder(BaseEncoder):
         else:
             _verify(files)
         public = self.model_name + (f"/{self.pretrained}" if self.pretrained else "")
-        with nullcontext() if name.startswith(LOCAL) else hub_or_cache(public):  # tokenizers may be there, too
+        with hub_or_cache(public, local=name.startswith(LOCAL)):  # tokenizers may be there, too
             module, _, preprocess = library.create_model_and_transforms(
                 name, self.pretrained, device=device, require_pretrained=True
             )

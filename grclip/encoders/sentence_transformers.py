@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +12,7 @@ from torch import Tensor
 from grclip._optional import optional_import
 from grclip.encoders._base import BaseEncoder
 from grclip.encoders._model import PROBES, Model, hub_or_cache
-from grclip.encoders.transformers import UNLIMITED, architecture_of, local_folder, same_dice, settings_of
+from grclip.encoders._settings import UNLIMITED, architecture_of, same_dice, settings_of
 
 TASK = "grclip_task"
 """Where prepared inputs carry their task to the model."""
@@ -30,7 +28,7 @@ class Instruction(NamedTuple):
 class SentenceTransformersModel(Model):
     """A model of sentence-transformers."""
 
-    module: Any
+    takes_tensors = False
 
     def __init__(self, name: str, module: Any) -> None:
         self.name, self.module = name, module
@@ -42,11 +40,6 @@ class SentenceTransformersModel(Model):
         parts = [getattr(processor, part, None) for part in ("image_processor", "feature_extractor", "video_processor")]
         self.sampling_rate = getattr(parts[1], "sampling_rate", self.sampling_rate)
         self.preprocessing = f"{self._in_words()} {' '.join(settings_of(part) for part in parts if part)}"
-
-    def open(self, modality: str, value: Any) -> Any:
-        if modality == "image" and isinstance(value, Tensor):
-            raise TypeError("expected a picture, a path or an array of pixels, which the model prepares; got a tensor")
-        return super().open(modality, value)
 
     def prepare(self, modality: str, values: Sequence[Any], prompt: Any) -> dict[str, Any]:
         task, words = prompt or Instruction()
@@ -63,9 +56,6 @@ class SentenceTransformersModel(Model):
 
     def text_of(self, modality: str, value: Any, prompt: Any) -> str | None:
         return (prompt.prompt or "" if prompt else "") + value if modality == "text" else None
-
-    def count_tokens(self, text: str) -> int:
-        return len(self.tokenizer(text, verbose=False)["input_ids"])
 
     def instruction(self, task: str, names: Sequence[str]) -> Instruction:
         """The first of some prompts that the model has, else its default; as its encode_query and encode_document."""
@@ -195,14 +185,11 @@ class SentenceTransformerEncoder(BaseEncoder):
         self.on_error = on_error
         self.progress = progress
 
-    def _files(self) -> Path | None:
-        return local_folder(self.model_name)
-
     def _load(self, device: torch.device) -> Model:
         library = optional_import("sentence_transformers", "sentence-transformers", type(self).__name__)
         files = self._files()
         options = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
-        with nullcontext() if files else hub_or_cache(self.model_name):
+        with hub_or_cache(self.model_name, local=files is not None):
             module = library.SentenceTransformer(str(self.model_name), device=str(device), **options).float()
         return SentenceTransformersModel(f"sentence_transformers:{'local' if files else self.model_name}", module)
 

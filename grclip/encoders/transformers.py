@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -17,9 +13,7 @@ from torch import Tensor
 from grclip._optional import optional_import
 from grclip.encoders._base import BaseEncoder
 from grclip.encoders._model import PROBES, Model, hub_or_cache
-
-UNLIMITED = 1 << 20
-"""From here on a tokenizer's limit is a way to say that it has none."""
+from grclip.encoders._settings import UNLIMITED, architecture_of, same_dice, settings_of
 
 ARGUMENTS = {"text": "text", "image": "images", "audio": "audio"}
 """What a processor calls the values of a modality."""
@@ -79,9 +73,6 @@ class TransformersModel(Model):
         if vectors.ndim != 2:
             raise ValueError(f"{self.name} gives {list(vectors.shape)} for {modality} values, not a vector each")
         return vectors
-
-    def count_tokens(self, text: str) -> int:
-        return len(self.tokenizer(text, verbose=False)["input_ids"])
 
     def _process(self, modality: str, values: Any, **options: Any) -> Any:
         processor = self.processors[modality]
@@ -225,14 +216,11 @@ class TransformersEncoder(BaseEncoder):
         self.on_error = on_error
         self.progress = progress
 
-    def _files(self) -> Path | None:
-        return local_folder(self.model_name)
-
     def _load(self, device: torch.device) -> Model:
         library = optional_import("transformers", "transformers", type(self).__name__)
         files = self._files()
         options = {"trust_remote_code": self.trust_remote_code} | ({"revision": self.revision} if self.revision else {})
-        with nullcontext() if files else hub_or_cache(self.model_name):
+        with hub_or_cache(self.model_name, local=files is not None):
             module = library.AutoModel.from_pretrained(self.model_name, **options).float().to(device)
             found = [modality for modality in PARTS if hasattr(module, f"get_{modality}_features")]
             processors = _load_processors(library, self.model_name, found, options) if "text" in found else {}
@@ -242,47 +230,6 @@ class TransformersEncoder(BaseEncoder):
                 "dual encoder; try SentenceTransformerEncoder, or VLM2VecEncoder for vision-language models"
             )
         return TransformersModel(f"transformers:{'local' if files else self.model_name}", module, processors)
-
-
-def local_folder(model_name: str) -> Path | None:
-    """The folder of a model on this machine; None of a name on the hub."""
-    folder = Path(model_name)
-    if folder.is_dir():
-        return folder
-    if folder.is_absolute() or len(folder.parts) > 2 or str(model_name).startswith((".", "~")):
-        raise FileNotFoundError(f"model_name={str(model_name)!r}: no such folder")
-    return None
-
-
-def settings_of(part: Any) -> str:
-    """What a part of a processor does, as text; names of files, and what versions of the library add, left out."""
-    settings = json.loads(part.to_json_string())
-    kept = {name: settings[name] for name in settings if settings[name] is not None and not name.startswith("_")}
-    kept.pop("auto_map", None)
-    return json.dumps(kept, sort_keys=True)
-
-
-def architecture_of(config: Any) -> str:
-    """What a configuration says that is not the library's default, as text; without types, versions and places."""
-    return json.dumps(_told(json.loads(config.to_json_string(use_diff=True))), sort_keys=True)
-
-
-def _told(settings: Any) -> Any:
-    if not isinstance(settings, dict):
-        return settings
-    passing = ("transformers_version", "dtype", "torch_dtype", "auto_map", "architectures")
-    return {k: _told(v) for k, v in settings.items() if not str(k).startswith("_") and k not in passing}
-
-
-@contextmanager
-def same_dice() -> Iterator[None]:
-    """NumPy's global generator at one place, and back where it was: feature extractors draw from it."""
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(0)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
 
 
 def _load_processors(library: Any, name: str, modalities: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from grclip._optional import optional_import
 from grclip.encoders._base import BaseEncoder, Column
 from grclip.encoders._media import check_text
 from grclip.encoders._model import PROBES, Model, hub_or_cache
-from grclip.encoders.transformers import UNLIMITED, architecture_of, local_folder, settings_of
+from grclip.encoders._settings import UNLIMITED, architecture_of, settings_of
 from grclip.items import Items
 
 JOINT = "text+image"
@@ -43,6 +41,7 @@ class VLM2VecModel(Model):
     """A vision-language model without its language head, and its processor."""
 
     modalities = ("text", "image", JOINT)
+    takes_tensors = False
 
     def __init__(self, name: str, module: Any, processor: Any) -> None:
         self.name, self.module, self.processor = name, module, processor
@@ -59,8 +58,6 @@ class VLM2VecModel(Model):
     def open(self, modality: str, value: Any) -> Any:
         if modality == JOINT:
             return check_text(value[0]), self.open("image", value[1])
-        if modality == "image" and isinstance(value, Tensor):
-            raise TypeError("expected a picture, a path or an array of pixels, which the model prepares; got a tensor")
         return super().open(modality, value)
 
     def prepare(self, modality: str, values: Sequence[Any], prompt: Any) -> dict[str, Tensor]:
@@ -88,9 +85,6 @@ class VLM2VecModel(Model):
 
     def text_of(self, modality: str, value: Any, prompt: Any) -> str | None:
         return value[0] if modality == JOINT else super().text_of(modality, value, prompt)
-
-    def count_tokens(self, text: str) -> int:
-        return len(self.tokenizer(text, verbose=False)["input_ids"])
 
     def _plain(self, text: str) -> str:
         """A text as long as the model reads, in which no word passes for a picture or a video."""
@@ -229,14 +223,11 @@ class VLM2VecEncoder(BaseEncoder):
         self.on_error = on_error
         self.progress = progress
 
-    def _files(self) -> Path | None:
-        return local_folder(self.model_name)
-
     def _load(self, device: torch.device) -> Model:
         library = optional_import("transformers", "transformers", type(self).__name__)
         files = self._files()
         options = {"revision": self.revision} if self.revision else {}
-        with nullcontext() if files else hub_or_cache(self.model_name):
+        with hub_or_cache(self.model_name, local=files is not None):
             backbone = library.AutoConfig.from_pretrained(self.model_name, **options).model_type
             if backbone in BACKBONES:
                 kind = library.AutoModelForImageTextToText
