@@ -1,6 +1,6 @@
 """Mixed-modality search with CLIP-family embeddings: close the modality gap, fuse, search, score."""
 
-from grclip import metrics
+from grclip import diagnostics, metrics
 from grclip.fusion import MultimodalFuser
 from grclip.gap import ModalityGapRemover
 from grclip.items import Items, SearchTask
@@ -15,5 +15,6 @@ __all__ = [
     "MultimodalFuser",
     "SearchTask",
     "__version__",
+    "diagnostics",
     "metrics",
 ]

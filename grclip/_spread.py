@@ -47,14 +47,14 @@ def document_spreads(
             f"queries of several kinds ({name_kinds(query_kinds)}) have spreads of their own, and equalize=True "
             "averages them, which fits none: fit one pipeline for each kind of query"
         )
-    asked = _sample(np.flatnonzero(query_codes), rng)
+    asked = sample_rows(np.flatnonzero(query_codes), rng)
     queries = _unit_rows(query_parts, asked, options)
     kinds, sums = kinds_of(tuple(parts)), {}
     for code in _subsets(codes):
         kind = kinds[code]
-        rows = _sample(np.flatnonzero(codes & code == code), rng)
+        rows = sample_rows(np.flatnonzero(codes & code == code), rng)
         documents = _unit_rows({role: part for role, part in parts.items() if role in kind}, rows, options)
-        usable = np.outer(queries.any(axis=1), documents.any(axis=1)) & ~_relevant(qrels, asked, rows)
+        usable = np.outer(queries.any(axis=1), documents.any(axis=1)) & ~relevant_pairs(qrels, asked, rows)
         similarities = (queries @ documents.T)[usable]
         squares = float(similarities.var() * similarities.size) if similarities.size else 0.0
         sums[kind] = (len(rows), similarities.size, squares)
@@ -104,20 +104,20 @@ def _subsets(codes: NDArray[np.intp]) -> list[int]:
 
 def _unit_rows(parts: Mapping[str, Array], rows: NDArray[np.intp], options: Mapping[str, Any]) -> NDArray[np.float64]:
     """Some rows, fused and of unit length, in float64 NumPy."""
-    taken = {role: _take(part, rows) for role, part in parts.items()}
+    taken = {role: take_float64(part, rows) for role, part in parts.items()}
     return np.asarray(fuse_parts(taken, kind_weights(tuple(parts), **options), np.ones(2 ** len(parts)), quiet=True))
 
 
-def _take(part: Array, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+def take_float64(part: Array, rows: NDArray[np.intp]) -> NDArray[np.float64]:
     taken = part[torch.as_tensor(rows, device=part.device)] if isinstance(part, Tensor) else part[rows]
     return as_tensor(taken).double().cpu().numpy()
 
 
-def _sample(rows: NDArray[np.intp], rng: np.random.RandomState) -> NDArray[np.intp]:
+def sample_rows(rows: NDArray[np.intp], rng: np.random.RandomState) -> NDArray[np.intp]:
     return rows if len(rows) <= SAMPLE else np.sort(rng.choice(rows, SAMPLE, replace=False))
 
 
-def _relevant(qrels: Any, queries: NDArray[np.intp], documents: NDArray[np.intp]) -> NDArray[np.bool_]:
+def relevant_pairs(qrels: Any, queries: NDArray[np.intp], documents: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Which pairs are graded above 0, (n_queries, n_documents)."""
     marked = np.zeros((len(queries), len(documents)), dtype=bool)
     place = {row: column for column, row in enumerate(documents.tolist())}

@@ -70,7 +70,12 @@ def mix_kinds(
 
 
 def replace_parts(
-    items: Items, p: float, random_state: Any = None, *, modalities: Mapping[str, str] | None = None
+    items: Items,
+    p: float,
+    random_state: Any = None,
+    *,
+    modalities: Mapping[str, str] | None = None,
+    incomplete: str = "raise",
 ) -> Items:
     """Leave each document with one modality: with probability p without its text, otherwise with its text alone.
 
@@ -87,6 +92,8 @@ def replace_parts(
         Decides which document loses what.
     modalities : dict of str to str, default=None
         Modality of roles that are not known by name.
+    incomplete : {"raise", "keep"}, default="raise"
+        What a document is that has no text, or nothing else: an error, or left as it is.
 
     Returns
     -------
@@ -98,7 +105,8 @@ def replace_parts(
     TypeError
         If items are no Items.
     ValueError
-        If p is no probability, if there is no text role or no other one, or if a document has no text or nothing else.
+        If p is no probability, if there is no text role or no other one, if ``incomplete="raise"`` and a document has
+        no text or nothing else, or if all of them have.
 
     See Also
     --------
@@ -118,13 +126,20 @@ def replace_parts(
     """
     if not 0 <= p <= 1:
         raise ValueError(f"p must be a probability, in [0, 1]; got {p!r}")
-    texts, others = _two_sides(items, modalities)
+    if incomplete not in ("raise", "keep"):
+        raise ValueError(f"incomplete must be 'raise' or 'keep'; got {incomplete!r}")
+    texts, others = _two_sides(items, modalities, complete=incomplete == "raise")
+    both = ~(_lacking(items, texts) | _lacking(items, others))
+    if not both.any():
+        raise ValueError("no document has a text and a part of another modality, so there is nothing to replace")
     lost = check_random_state(random_state).random_sample(len(items)) < p
-    return _without(_without(items, texts, np.flatnonzero(lost)), others, np.flatnonzero(~lost))
+    return _without(_without(items, texts, np.flatnonzero(lost & both)), others, np.flatnonzero(~lost & both))
 
 
-def _two_sides(items: Any, modalities: Mapping[str, str] | None) -> tuple[list[str], list[str]]:
-    """The text roles and the other ones, of which each document has at least one each."""
+def _two_sides(
+    items: Any, modalities: Mapping[str, str] | None, *, complete: bool = True
+) -> tuple[list[str], list[str]]:
+    """The text roles and the other ones, of which each document, if they are to be complete, has at least one each."""
     if not isinstance(items, Items):
         raise TypeError(f"items is {type(items).__name__}; expected Items, e.g. task.corpus")
     found = dict(zip(items.roles, modalities_of(items.roles, modalities), strict=True))
@@ -132,10 +147,15 @@ def _two_sides(items: Any, modalities: Mapping[str, str] | None) -> tuple[list[s
     for roles, name in zip(sides, ("text", "part beside its text"), strict=True):
         if not roles:
             raise ValueError(f"the documents have no {name}: their roles are {', '.join(map(repr, items.roles))}")
-        lacking = np.flatnonzero(np.all([is_missing(items[role]) for role in roles], axis=0))
-        if len(lacking):
+        lacking = np.flatnonzero(_lacking(items, roles))
+        if complete and len(lacking):
             raise ValueError(f"{few(lacking)} have no {name}; take documents that have both: items[rows]")
     return sides[0], sides[1]
+
+
+def _lacking(items: Items, roles: Sequence[str]) -> NDArray[np.bool_]:
+    """Which rows have no part of these roles."""
+    return np.all([is_missing(items[role]) for role in roles], axis=0)
 
 
 def _without(items: Items, roles: Sequence[str], rows: NDArray[np.intp]) -> Items:
