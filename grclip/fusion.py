@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
+from grclip._doc_link import DocLinkMixin
 from grclip._fuse import fuse_parts, kind_weights, kinds_of, name_kinds
 from grclip._kernels import Array, row_norms
 from grclip._spread import document_spreads
@@ -28,7 +29,7 @@ from grclip._validation import (
 from grclip.items import Items, SearchTask, encoder_of, parts_of, refuse_documents_as_y
 
 
-class MultimodalFuser(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class MultimodalFuser(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Fuse the parts of each row into one unit vector; on request, put all kinds of documents on one scale.
 
     The fused vector is ``alpha * text + (1 - alpha) * rest``, L2-normalised; a part that stands alone keeps its

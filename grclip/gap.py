@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from grclip._doc_link import DocLinkMixin
 from grclip._kernels import (
     Array,
     dtype_of,
@@ -46,7 +47,9 @@ UNIT_TOLERANCE = 0.02
 """How far from 1 the length of a unit row may be; half precision is off by up to half of that."""
 
 
-class ModalityGapRemover(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class ModalityGapRemover(  # type: ignore[call-arg]
+    DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
+):
     """Close the modality gap: subtract from each embedding the mean vector of its role.
 
     CLIP-family encoders put texts and images in separate clusters, so a text query ranks irrelevant texts above the

@@ -10,13 +10,14 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from grclip._doc_link import DocLinkMixin
 from grclip._kernels import Array, device_of, row_norms
 from grclip._topk import top_k
 from grclip._validation import check_k, check_matrix, check_values, remember_width, warn_zero_rows
 from grclip.items import Items, SearchTask, refuse_documents_as_y
 
 
-class ExactRetriever(BaseEstimator):
+class ExactRetriever(DocLinkMixin, BaseEstimator):
     """Find the k documents with the largest dot product by exhaustive search.
 
     Parameters

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from grclip._columns import as_column, describe, is_missing, is_raw
+from grclip._doc_link import DocLinkMixin
 from grclip._validation import check_k
 from grclip.encoders._batches import PRECISIONS, Job, Options, Report, Task, run_job
 from grclip.encoders._model import Model, local_folder, shared, state_of
@@ -22,7 +23,7 @@ from grclip.items import Items, SearchTask, modalities_of
 Column = tuple[str, NDArray]
 
 
-class BaseEncoder(TransformerMixin, BaseEstimator, ABC):
+class BaseEncoder(DocLinkMixin, TransformerMixin, BaseEstimator, ABC):
     """A stateless transformer from raw parts to unit vectors; a family says how its models are loaded."""
 
     model_name: str
@@ -69,6 +70,10 @@ class BaseEncoder(TransformerMixin, BaseEstimator, ABC):
         Loads the model. Neither the device nor the precision changes it.
         """
         return self._model().fingerprint
+
+    def __dir__(self) -> list[str]:
+        """Names without the fingerprint: scikit-learn's display, and completion, ask for the value of each."""
+        return [name for name in object.__dir__(self) if name != "fingerprint" and hasattr(self, name)]
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Check the parameters and the roles of X; nothing is learned, and the model is not loaded.
