@@ -12,6 +12,7 @@ html_theme = "furo"
 html_title = f"grclip {version}"
 exclude_patterns = ["_build"]
 
+myst_enable_extensions = ["dollarmath"]
 autodoc_typehints = "none"
 autosummary_generate = True
 numpydoc_class_members_toctree = False

@@ -1,10 +1,17 @@
 """Mixed-modality search with CLIP-family embeddings: close the modality gap, fuse, search, score."""
 
-from grclip import diagnostics, metrics
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from grclip import metrics
 from grclip.fusion import MultimodalFuser
 from grclip.gap import ModalityGapRemover
 from grclip.items import Items, SearchTask
 from grclip.search import ExactRetriever
+
+if TYPE_CHECKING:
+    from grclip import datasets, diagnostics, plots
+    from grclip._report import report
 
 __version__ = "0.1.0"
 
@@ -15,6 +22,22 @@ __all__ = [
     "MultimodalFuser",
     "SearchTask",
     "__version__",
+    "datasets",
     "diagnostics",
     "metrics",
+    "plots",
+    "report",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load at first use what a search does not need, and what imports half of SciPy."""
+    if name == "report":
+        return import_module("grclip._report").report
+    if name in ("datasets", "diagnostics", "plots"):
+        return import_module(f"grclip.{name}")
+    raise AttributeError(f"module 'grclip' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.pipeline import Pipeline
 
+from grclip._judged import METHODS, scenes
 from grclip._sheet import Card, Ranking
-from grclip.datasets import make_scenes, mix_kinds
-from grclip.encoders import toy_encoder
-from grclip.fusion import MultimodalFuser
-from grclip.gap import ModalityGapRemover
 from grclip.items import SearchTask
 from grclip.metrics import ndcg_score
-from grclip.search import ExactRetriever
 
-METHODS = ("raw", "means removed", "means removed, one scale")
 KINDS = ("text", "image", "text+image")
-N_CALIBRATION = 600
 
 
 @dataclass(frozen=True)
@@ -69,24 +61,9 @@ def _rank(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def run_demo(n: int = 1000, random_state: int = 0, encoder: Any = None) -> Demo:
     """Draw scenes, encode them, calibrate on some and search the others by each method."""
-    task, _ = make_scenes(n + N_CALIBRATION, random_state=random_state)
-    corpus = mix_kinds(task.corpus[:n], random_state=random_state)
-    raw = SearchTask(task.queries[:n], corpus)
-    encoder = toy_encoder() if encoder is None else encoder
-    test, calibration = encoder.transform(raw), encoder.transform(SearchTask(task.queries[n:], task.corpus[n:]))
+    drawn = scenes(n, random_state, encoder)
     scores, rows = {}, {}
-    for method, pipeline in zip(METHODS, _pipelines(), strict=True):
-        pipeline.fit(calibration, [{i: 1} for i in range(N_CALIBRATION)])
-        fused = pipeline.transform(test)
-        found = ExactRetriever(k=10).fit(fused).kneighbors(fused.queries)
+    for method, pipeline in drawn.methods.items():
+        found = pipeline["search"].kneighbors(pipeline[:-1].transform(drawn.task.queries))
         scores[method], rows[method] = map(np.asarray, found)
-    return Demo(raw, corpus.kinds, scores, rows)
-
-
-def _pipelines() -> Sequence[Pipeline]:
-    """One a method, up to fused vectors."""
-    return (
-        Pipeline([("fuse", MultimodalFuser())]),
-        Pipeline([("degap", ModalityGapRemover()), ("fuse", MultimodalFuser())]),
-        Pipeline([("degap", ModalityGapRemover()), ("fuse", MultimodalFuser(equalize=True))]),
-    )
+    return Demo(drawn.items, drawn.items.corpus.kinds, scores, rows)

@@ -92,7 +92,7 @@ def search_folder(
     if not len(readable):
         raise ValueError(f"none of the {len(documents)} documents of {folder} could be read")
     task = SearchTask(encoded.queries, encoded.corpus[readable])
-    fused = _calibrate(task.corpus, calibrator).transform(task)
+    fused = calibrate(task.corpus, calibrator).transform(task)
     scores, rows = ExactRetriever(k=min(k, len(readable))).fit(fused).kneighbors(fused.queries)
     found = readable[rows[0]]
     return [
@@ -108,7 +108,7 @@ def search_folder(
     ]
 
 
-def _calibrate(corpus: Items, calibrator: ModalityGapRemover | None) -> Pipeline:
+def calibrate(corpus: Items, calibrator: ModalityGapRemover | None) -> Pipeline:
     """A fitted pipeline up to fused vectors, from the means of a file or of the folder itself.
 
     A folder has no queries to learn from, so its texts stand in for them, in the mean and in the spreads. A folder of
@@ -119,7 +119,7 @@ def _calibrate(corpus: Items, calibrator: ModalityGapRemover | None) -> Pipeline
     if calibrator is not None:
         steps = [("degap", calibrator)]
     elif min(counts.values()) >= ENOUGH:
-        steps = [("degap", ModalityGapRemover().fit(*_asked_by_texts(corpus)))]
+        steps = [("degap", ModalityGapRemover().fit(*asked_by_texts(corpus)))]
     elif all(counts.values()):
         warn(
             f"{counts['text']} texts and {counts['image']} pictures are too few to calibrate on ({ENOUGH} of each are "
@@ -133,13 +133,13 @@ def _fuser(corpus: Items, *, equalize: bool) -> MultimodalFuser:
     """A fitted fuser; without scales where the documents are too much alike to measure any."""
     if equalize:
         try:
-            return MultimodalFuser(equalize=True).fit(*_asked_by_texts(corpus))
+            return MultimodalFuser(equalize=True).fit(*asked_by_texts(corpus))
         except ValueError as error:
             warn(f"kinds of documents are not put on one scale: {error}")
     return MultimodalFuser().fit(corpus)
 
 
-def _asked_by_texts(corpus: Items) -> tuple[SearchTask, list[dict[int, int]]]:
+def asked_by_texts(corpus: Items) -> tuple[SearchTask, list[dict[int, int]]]:
     """A task whose queries are the texts of the corpus, each after its own document."""
     told = np.flatnonzero(~is_missing(corpus["text"]))
     queries = Items({"query": corpus["text"][told]}, encoder=corpus.encoder)

@@ -1,4 +1,4 @@
-"""The command line: ``grclip demo`` and ``grclip search``."""
+"""The command line: ``grclip demo``, ``grclip search`` and ``grclip report``."""
 
 from __future__ import annotations
 
@@ -79,17 +79,39 @@ def _parser() -> argparse.ArgumentParser:
     )
     search.add_argument("folder", type=Path, help="a picture and a text of one name are one document")
     search.add_argument("words", nargs="+", help="what to look for")
-    search.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME", help="of open_clip, or toy (%(default)s)")
-    search.add_argument("--pretrained", metavar="TAG", help=f"weights of the model ({DEFAULT_WEIGHTS} for the default)")
+    _add_model(search)
     search.add_argument("-k", type=int, default=10, help="number of results (%(default)s)")
     search.add_argument("--calibrator", type=Path, metavar="FILE", help="means that ModalityGapRemover.save wrote")
     search.add_argument("--save", type=Path, metavar="FILE", help="write the results as a picture, e.g. results.png")
     search.set_defaults(run=_search)
+
+    report = commands.add_parser(
+        "report",
+        help="write a page that shows what the gap does to a search, and what closing it changes",
+        epilog="A line of the file of queries names the files that are right, as paths in the folder: "
+        '{"query": "a red bicycle", "relevant": ["bike.jpg"]}',
+    )
+    report.add_argument(
+        "folder", nargs="?", type=Path, help="pictures and texts; without one, drawn scenes are searched"
+    )
+    report.add_argument("--queries", type=Path, metavar="FILE", help="judged queries, one JSON object a line")
+    report.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="the page (%(default)s)")
+    _add_model(report)
+    report.add_argument("--calibrator", type=Path, metavar="FILE", help="means that ModalityGapRemover.save wrote")
+    report.set_defaults(run=_report)
     return parser
 
 
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME", help="of open_clip, or toy (%(default)s)")
+    command.add_argument(
+        "--pretrained", metavar="TAG", help=f"weights of the model ({DEFAULT_WEIGHTS} for the default)"
+    )
+
+
 def _demo(options: argparse.Namespace) -> None:
-    from grclip._demo import METHODS, N_CALIBRATION, run_demo
+    from grclip._demo import run_demo
+    from grclip._judged import METHODS, N_CALIBRATION
     from grclip._sheet import save_sheet
 
     _check_save(options.save)
@@ -123,17 +145,13 @@ def _demo(options: argparse.Namespace) -> None:
 def _search(options: argparse.Namespace) -> None:
     from grclip._folder import search_folder
     from grclip._sheet import Card, Ranking, save_sheet
-    from grclip.encoders import OpenCLIPEncoder
     from grclip.encoders._media import open_image
-    from grclip.gap import ModalityGapRemover
 
     _check_save(options.save)
     words = " ".join(options.words).strip()
     if not words:
         raise ValueError("the words are empty; say what to look for")
-    calibrator = ModalityGapRemover.load(options.calibrator) if options.calibrator else None
-    weights = options.pretrained or (DEFAULT_WEIGHTS if options.model == DEFAULT_MODEL else None)
-    encoder = OpenCLIPEncoder(options.model, weights, on_error="skip")
+    encoder, calibrator = _models(options)
     hits = search_folder(options.folder, words, encoder, k=options.k, calibrator=calibrator)
     for rank, hit in enumerate(hits, 1):
         paths = " + ".join(str(path.relative_to(options.folder)) for path in hit.paths)
@@ -141,6 +159,45 @@ def _search(options: argparse.Namespace) -> None:
     if options.save:
         cards = [Card(hit.kind, hit.score, hit.text, hit.picture and open_image(hit.picture)) for hit in hits[:10]]
         save_sheet(options.save, [(words, [Ranking(str(options.folder), cards)])])
+
+
+def _models(options: argparse.Namespace) -> tuple[Any, Any]:
+    """The encoder that was chosen, and the means, if a file of them was given."""
+    from grclip.encoders import OpenCLIPEncoder
+    from grclip.gap import ModalityGapRemover
+
+    calibrator = ModalityGapRemover.load(options.calibrator) if options.calibrator else None
+    weights = options.pretrained or (DEFAULT_WEIGHTS if options.model == DEFAULT_MODEL else None)
+    return OpenCLIPEncoder(options.model, weights, on_error="skip"), calibrator
+
+
+def _report(options: argparse.Namespace) -> None:
+    from grclip._judged import judged_folder, scenes
+    from grclip._report import report
+
+    if (options.folder is None) != (options.queries is None):
+        raise ValueError("a folder and its judged queries go together: grclip report FOLDER --queries FILE")
+    if not options.out.absolute().parent.is_dir():
+        raise FileNotFoundError(f"--out {options.out}: no such folder: {options.out.absolute().parent}")
+    if options.folder is None:
+        print("Drawing 1,000 scenes, encoding them with a very small CLIP, and searching them ...", flush=True)
+        found, title = scenes(), "Search over drawn scenes"
+    else:
+        found, title = (
+            judged_folder(options.folder, options.queries, *_models(options)),
+            f"Search in {options.folder.name}",
+        )
+    page = report(
+        found.task,
+        found.qrels,
+        found.methods,
+        found.items,
+        options.out,
+        k=min(10, len(found.task.corpus)),
+        title=title,
+        calibration=found.calibration,
+    )
+    print(f"{page}: {page.stat().st_size / 1e6:.1f} MB; open it in a browser")
 
 
 def _check_save(path: Path | None) -> None:

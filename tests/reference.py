@@ -73,3 +73,55 @@ def search(queries, corpus, k):
         keys = [(-(query @ document) if np.any(document) else np.inf, row) for row, document in enumerate(corpus)]
         ranking.append([row for _, row in sorted(keys)[:k]])
     return np.array(ranking)
+
+
+def modality_gap(a, b, related=None):
+    """Measures of the gap between the rows of two roles, pair by pair; None for what cannot be measured.
+
+    `related` holds the pairs (i, j) that belong together, and is None where nobody knows.
+    """
+    sides = [{i: row / np.linalg.norm(row) for i, row in enumerate(x) if row @ row > 0} for x in (a, b)]
+    if not all(sides):
+        return None
+    means = [sum(rows.values()) / len(rows) for rows in sides]
+    centred = [
+        {i: (row - mean) / np.linalg.norm(row - mean) for i, row in rows.items() if np.abs(row - mean).max() > 1e-12}
+        for rows, mean in zip(sides, means, strict=True)
+    ]
+    cosines, centred_cosines = ({(i, j): x[i] @ y[j] for i in x for j in y} for x, y in (sides, centred))
+    paired = [cosine for pair, cosine in cosines.items() if pair in (related or ())]
+    unpaired, unpaired_centred = (
+        [cosine for pair, cosine in found.items() if pair not in (related or ())]
+        for found in (cosines, centred_cosines)
+    )
+    within = [np.mean([rows[i] @ rows[j] for i, j in combinations(rows, 2)] or 1) for rows in sides]
+    apart, inside = 1 - np.mean(paired or np.nan), 1 - np.mean(within)
+    difference = means[0] - means[1]
+    return {
+        "distance": np.sqrt(sum(difference**2)),
+        "paired_cosine": np.mean(paired) if paired else None,
+        "unpaired_cosine": np.mean(unpaired) if unpaired else None,
+        "relative_gap": apart / (apart + inside) if apart + inside > 1e-9 else None,
+        "spread": np.std(unpaired) if len(unpaired) >= 20 else None,
+        "centred_spread": np.std(unpaired_centred) if len(unpaired_centred) >= 20 else None,
+        "by_dimension": difference**2 / sum(difference**2) if np.abs(difference).max() > 1e-9 else None,
+    }
+
+
+def push_down(queries, corpus, cross_modal, k):
+    """Rows by descending dot product, those that are cross-modal (n_queries, n_documents) after all others."""
+    ranking = []
+    for query, far in zip(queries, cross_modal, strict=True):
+        keys = [(far[row], -(query @ document), row) for row, document in enumerate(corpus)]
+        ranking.append([row for *_, row in sorted(keys)[:k]])
+    return ranking
+
+
+def scores_of_kind(qrels, ranking, kinds, kind):
+    """qrels and ranking as if what is relevant and of another kind did not exist."""
+    own = [{row: grade for row, grade in judged.items() if grade > 0 and kinds[row] == kind} for judged in qrels]
+    lines = [
+        [row for row in line if row >= 0 and not (judged.get(row, 0) > 0 and kinds[row] != kind)]
+        for line, judged in zip(ranking, qrels, strict=True)
+    ]
+    return own, lines

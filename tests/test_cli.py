@@ -1,5 +1,6 @@
 """The command line: the demo and the search of a folder, as a user calls them."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,11 +11,13 @@ import PIL.Image
 import pytest
 
 from grclip import ModalityGapRemover
-from grclip._demo import METHODS, run_demo
+from grclip._demo import run_demo
+from grclip._judged import METHODS, judged_folder
 from grclip._optional import optional_import
 from grclip.cli import main
 from grclip.datasets import make_scenes, mix_kinds
 from grclip.encoders import toy_encoder
+from grclip.metrics import ndcg_score
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +185,107 @@ class TestSearch:
         status, _, err = run(capsys, "search", tmp_path, "red", "--model", "toy")
         assert status == 1
         assert "none of the 1 documents" in err
+
+
+class TestReport:
+    @pytest.fixture
+    def queries(self, task, folder, tmp_path):
+        """Each scene's query, and the files of its document."""
+        drawn, _ = task
+        files = {int(path.stem): [] for path in folder.rglob("*.*")}
+        for path in folder.rglob("*.*"):
+            files[int(path.stem)].append(path.relative_to(folder).as_posix())
+        lines = [
+            json.dumps({"query": query, "relevant": files[i][:1]}) for i, query in enumerate(drawn.queries["query"])
+        ]
+        (tmp_path / "queries.jsonl").write_text("\n".join(lines) + "\n\n")
+        return tmp_path / "queries.jsonl"
+
+    def test_a_folder_with_judged_queries(self, capsys, task, folder, queries, tmp_path):
+        page = tmp_path / "page.html"
+        status, out, err = run(capsys, "report", folder, "--queries", queries, "--model", "toy", "--out", page)
+        assert (status, err) == (0, "")
+        assert str(page) in out
+        text = page.read_text(encoding="utf-8")
+        assert "Search in things" in text
+        assert task[0].queries["query"][0] in text
+        assert "deep/" not in text, "folders are not told"
+
+    def test_relevance_follows_the_files(self, task, folder, queries):
+        found = judged_folder(folder, queries, toy_encoder())
+        _, corpus = task
+        assert sorted(found.items.corpus.kinds) == sorted(corpus.kinds)
+        for i, judged in enumerate(found.qrels):
+            (row,) = judged
+            assert corpus["text"][i] == found.items.corpus["text"][row]
+            assert (corpus["image"][i] is None) == (found.items.corpus["image"][row] is None)
+        ranking = found.methods["calibrated"].predict(found.task)
+        raw = found.methods["raw"].predict(found.task)
+        assert ndcg_score(found.qrels, ranking) > max(0.9, ndcg_score(found.qrels, raw))
+
+    def test_files_that_are_no_documents_are_a_warning(self, capsys, folder, tmp_path):
+        (folder / "table.csv").write_text("red,circle")
+        (folder / "broken.png").write_bytes(b"no picture")
+        queries = tmp_path / "q.jsonl"
+        known = next(path for path in folder.rglob("0*.*")).relative_to(folder).as_posix()
+        queries.write_text(
+            json.dumps({"query": "red", "relevant": ["table.csv", known]})
+            + "\n"
+            + json.dumps({"query": "blue", "relevant": ["broken.png"]})
+        )
+        status, _, err = run(
+            capsys, "report", folder, "--queries", queries, "--model", "toy", "--out", tmp_path / "page.html"
+        )
+        assert status == 0
+        assert "no documents, or unreadable: broken.png, table.csv" in err
+        assert "1 query" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize(
+        ("lines", "message"),
+        [
+            ('{"query": "red"}', "line 1: expected"),
+            ('{"query": "red", "relevant": "bike.jpg"}', "line 1: expected"),
+            ('{"query": "", "relevant": []}', "line 1: expected"),
+            ('\n{"query": "red", "relevant": [', "line 2: expected"),
+            ("[1]", "line 1: expected"),
+            ("", "holds no query"),
+            ('{"query": "red", "relevant": ["gone.png"]}', "names 1 files that are not in"),
+            ('{"query": "red", "relevant": ["../queries.jsonl"]}', "leave the folder"),
+            ('{"query": "red", "relevant": []}', "mark no document relevant"),
+        ],
+    )
+    def test_broken_judgements_are_one_line(self, capsys, folder, tmp_path, lines, message):
+        (tmp_path / "queries.jsonl").write_text(lines)
+        page = tmp_path / "page.html"
+        status, out, err = run(
+            capsys, "report", folder, "--queries", tmp_path / "queries.jsonl", "--model", "toy", "--out", page
+        )
+        assert (status, out) == (1, "")
+        assert err.startswith("grclip: ")
+        assert err.count("\n") == 1
+        assert message in err
+        assert not page.exists()
+
+    def test_a_folder_and_its_queries_go_together(self, capsys, folder, tmp_path):
+        for words in (["report", folder], ["report", "--queries", tmp_path / "q.jsonl"]):
+            status, _, err = run(capsys, *words)
+            assert status == 1
+            assert "go together" in err
+
+    def test_the_folder_of_the_page_is_looked_for_first(self, capsys, tmp_path):
+        status, out, err = run(capsys, "report", "--out", tmp_path / "no" / "page.html")
+        assert (status, out) == (1, "")
+        assert "no such folder" in err
+
+    def test_drawn_scenes_as_a_user_calls_it(self, tmp_path):
+        environment = os.environ | {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-m", "grclip.cli", "report"],
+            capture_output=True, text=True, env=environment, check=True, cwd=tmp_path,
+        )  # fmt: skip
+        assert done.stderr == ""
+        assert "report.html: " in done.stdout
+        assert 100_000 < (tmp_path / "report.html").stat().st_size < 5_000_000
 
 
 class TestDemo:

@@ -36,6 +36,11 @@ def check_methods(methods: Any, *, fitted: bool = True) -> dict[str, Any]:
                 f"methods[{name!r}] is {type(method).__name__}, which does not end in a retriever; expected a pipeline "
                 "whose last step is ExactRetriever()"
             )
+        if not fitted and not (isinstance(_pipeline(method), Pipeline) and len(_pipeline(method)) > 1):
+            raise TypeError(
+                f"methods[{name!r}] is {_pipeline(method)!r}, which has no step to fit before the search; expected a "
+                "pipeline, e.g. make_pipeline(MultimodalFuser(), ExactRetriever())"
+            )
         if fitted:
             try:
                 check_is_fitted(method)
@@ -64,7 +69,15 @@ def check_task(task: Any, qrels: Any = None) -> list[Mapping[int, float]] | None
         raise TypeError(f"task must be a SearchTask; got {type(task).__name__}")
     if not isinstance(task.corpus, Items):
         raise TypeError("the corpus of task is an array, whose kinds are unknown; pass a task of Items, before fusing")
+    if "all" in task.corpus:
+        raise ValueError("a role of the corpus is called 'all', which stands for all kinds of documents; rename it")
     return None if qrels is None else check_qrels(qrels, len(task), len(task.corpus))
+
+
+def check_judged(task: Any, qrels: Any) -> list[Mapping[int, float]]:
+    """The qrels of a task, which has to have some."""
+    check_task(task)
+    return check_qrels(qrels, len(task), len(task.corpus))
 
 
 def judged_only(qrels: Judged) -> tuple[NDArray[np.intp], list[str]]:

@@ -15,7 +15,7 @@ class Table:
     """A result that shows itself as a table: `rows`, one mapping a line, and `notes` below it."""
 
     rows: Sequence[Row]
-    notes: Sequence[str] = ()
+    notes: Sequence[str]
 
     @property
     def _title(self) -> str:
@@ -34,7 +34,7 @@ class Table:
 
     def __str__(self) -> str:
         columns = self._columns
-        cells = [columns, *([_cell(row[column]) for column in columns] for row in self.rows)]
+        cells = [columns, *([_cell(column, row[column]) for column in columns] for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         left = [isinstance(self.rows[0][column], str) for column in columns]
         lines = [
@@ -53,7 +53,7 @@ class Table:
         columns = self._columns
         head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
         body = "".join(
-            "<tr>" + "".join(f"<td>{escape(_cell(row[column]))}</td>" for column in columns) + "</tr>"
+            "<tr>" + "".join(f"<td>{escape(_cell(column, row[column]))}</td>" for column in columns) + "</tr>"
             for row in self.rows
         )
         notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
@@ -63,8 +63,10 @@ class Table:
         )
 
 
-def _cell(value: Any) -> str:
+def _cell(column: str, value: Any) -> str:
     """A number to three places; a dash where there is none, of which a note says why."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return "-"
+    if column.endswith("_p") and value < 0.001:
+        return "<0.001"
     return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -126,7 +126,7 @@ def modality_bias(
         If task is no SearchTask of Items, or qrels is no list of dicts.
     ValueError
         If ranking has another number of lines than there are queries, fewer than k documents a line (and fewer than
-        the corpus has), or rows outside the corpus, or if qrels mark nothing relevant.
+        the corpus has), rows outside the corpus or a row twice, or if qrels mark nothing relevant.
 
     See Also
     --------
@@ -179,6 +179,8 @@ def _check_ranking(ranking: Any, n_queries: int, n_documents: int, k: int) -> li
     """The ranking as lists of document rows that are in the corpus and long enough."""
     if isinstance(ranking, Tensor):
         ranking = ranking.cpu().numpy()
+    if not hasattr(ranking, "__iter__"):
+        raise TypeError(f"ranking must hold a line of document rows for each query; got {ranking!r}")
     lines = [np.asarray(line) for line in ranking]
     if len(lines) != n_queries:
         raise ValueError(f"ranking has {len(lines)} lines, but there are {n_queries} queries; one line a query")
@@ -194,6 +196,8 @@ def _check_ranking(ranking: Any, n_queries: int, n_documents: int, k: int) -> li
                 f"ranking[{query}] holds document {line.max() if line.max() >= n_documents else line.min()}, but the "
                 f"corpus has the rows 0 to {n_documents - 1} (-1 stands for no document)"
             )
+        if len(np.unique(line[line >= 0])) < (line >= 0).sum():
+            raise ValueError(f"ranking[{query}] holds a document twice: {line.tolist()}")
     return [line.tolist() for line in lines]
 
 

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from grclip._columns import take_rows
 from grclip._kernels import Array, dtype_of, norm_limits, row_norms, sum_rows
 from grclip._validation import check_k
-from grclip.diagnostics._search import Judged, check_methods, check_task, judged_only, search_fitted_on
+from grclip.diagnostics._search import Judged, check_judged, check_methods, judged_only, search_fitted_on
 from grclip.diagnostics.curves import Curve, check_calibration
 from grclip.items import SearchTask, parts_of
 from grclip.metrics import ndcg_score
@@ -129,7 +129,7 @@ def calibration_size(
     >>> found.errors.mean("image").round(2).tolist()
     [0.14, 0.07, 0.0]
     """
-    judged, named = check_task(task, qrels) or [], check_methods(methods, fitted=False)
+    judged, named = check_judged(task, qrels), check_methods(methods, fitted=False)
     check_k(k)
     check_k(n_repeats, name="n_repeats")
     drawn_from, drawn_qrels = check_calibration(calibration)
@@ -144,9 +144,11 @@ def calibration_size(
             subset = _subset(drawn_from, drawn_qrels, n, rng)
             for name, method in named.items():
                 try:
-                    scores[name][i, repeat] = ndcg_score(judged, _ranking(method, *subset, task, k), k=k)
+                    ranking = _ranking(method, *subset, task, k)
                 except ValueError as error:
                     failed[f"{name}, n={n}, not measurable in a subset: {error}"] = None
+                else:
+                    scores[name][i, repeat] = ndcg_score(judged, ranking, k=k)
     errors, expected = _errors(parts_of(drawn_from), points, n_repeats, rng)
     return CalibrationSize(
         Curve("n", points, scores, f"NDCG@{k}", "random subsets", (*notes, *failed)), errors, expected
@@ -174,7 +176,8 @@ def _subset(task: SearchTask, qrels: Judged, n: int, rng: np.random.RandomState)
 def _ranking(method: Any, subset: SearchTask, qrels: Judged, task: SearchTask, k: int) -> NDArray[np.intp]:
     """What a method finds that was fitted on a subset, which is small on purpose."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="too few documents to measure the spread", category=UserWarning)
+        for few_rows in ("too few documents to measure the spread", "rows of zeros"):  # a row that is its own mean
+            warnings.filterwarnings("ignore", message=few_rows, category=UserWarning)
         return search_fitted_on(method, subset, qrels, task, k)
 
 
@@ -185,9 +188,11 @@ def _errors(
     errors, expected, notes = {}, {}, []
     for role, part in parts.items():
         usable = np.flatnonzero((row_norms(part) >= norm_limits(dtype_of(part))[0]).cpu().numpy())
-        mean = sum_rows(part, normalize=True)[0] / len(usable)
+        mean = sum_rows(part, normalize=True)[0] / max(1, len(usable))
         errors[role] = np.full((len(points), n_repeats), np.nan)
-        expected[role] = np.sqrt((1 - mean @ mean) / points)
+        expected[role] = (
+            np.sqrt(max(0.0, 1 - float(mean @ mean)) / points) if len(usable) else np.full(len(points), np.nan)
+        )
         for i, n in enumerate(points.tolist()):
             if n > len(usable):
                 notes.append(f"{role}, n={n}, not measurable: the role has {len(usable)} rows")

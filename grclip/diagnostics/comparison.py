@@ -14,8 +14,8 @@ from grclip.diagnostics._search import (
     METRICS,
     Judged,
     averages,
+    check_judged,
     check_methods,
-    check_task,
     judged_only,
     kinds_in_order,
     scores_by_kind,
@@ -179,14 +179,15 @@ def compare(
     means removed text 30 1.0 1.0
     means removed image 30 1.0 0.0001
     """
-    judged = check_task(task, qrels) or []
+    judged = check_judged(task, qrels)
     named, k = check_methods(methods), check_k(k)
     baseline = next(iter(named)) if baseline is None else baseline
     if baseline not in named:
         raise ValueError(f"baseline {baseline!r} is none of the methods: {', '.join(map(repr, named))}")
     check_k(n_resamples, name="n_resamples")
     _, notes = judged_only(judged)
-    found = {name: search(method, task, k) for name, method in named.items()}
+    depth = k + max(sum(grade > 0 for grade in query.values()) for query in judged)  # what a kind's scores leave out
+    found = {name: search(method, task, depth) for name, method in named.items()}
     of_documents, kinds = task.corpus.kinds, kinds_in_order(task.corpus)
     scores = {name: scores_by_kind(judged, ranking, of_documents, k) for name, (_, ranking) in found.items()}
     rng = np.random.default_rng(random_state)
@@ -202,8 +203,8 @@ def compare(
         kinds=kinds,
         rows=rows,
         per_query={metric: {name: scores[name]["all"][metric] for name in named} for metric in METRICS},
-        rankings={name: ranking for name, (_, ranking) in found.items()},
-        similarities={name: similarities for name, (similarities, _) in found.items()},
+        rankings={name: ranking[:, :k] for name, (_, ranking) in found.items()},
+        similarities={name: similarities[:, :k] for name, (similarities, _) in found.items()},
         notes=tuple(notes),
     )
 

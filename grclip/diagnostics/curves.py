@@ -16,8 +16,8 @@ from grclip._validation import check_flag, check_k, check_qrels
 from grclip.datasets import replace_parts
 from grclip.diagnostics._search import (
     Judged,
+    check_judged,
     check_methods,
-    check_task,
     judged_only,
     presence,
     search,
@@ -97,7 +97,7 @@ class Curve(Table):
         return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
     def interval(self, name: str, confidence: float = 0.95) -> NDArray[np.float64]:
-        """Student's t interval of the mean over the repeats.
+        """Interval of the mean over the repeats, by Student's t.
 
         Parameters
         ----------
@@ -215,12 +215,12 @@ def replacement_curve(
     >>> {name: curve.mean(name).round(2).tolist() for name in curve.scores}
     {'raw': [1.0, 0.52, 0.82], 'raw, pushed down': [1.0, 0.52, 0.82]}
     """
-    judged, named = check_task(task, qrels) or [], check_methods(methods)
+    judged, named = check_judged(task, qrels), check_methods(methods)
     check_k(k)
     check_k(n_repeats, name="n_repeats")
     check_flag("push_down", push_down)
     queries, notes = judged_only(judged)
-    shares = np.atleast_1d(np.asarray(p, dtype=float))
+    shares = _check_points("p", p)
     task, judged = task[queries], [judged[query] for query in queries]
     seeds = check_random_state(random_state).randint(2**31 - 1, size=n_repeats)
     pushed = f"{next(iter(named))}, pushed down"
@@ -235,6 +235,14 @@ def replacement_curve(
                 ranking = _pushed_down(named[next(iter(named))], replaced, k, modalities)
                 scores[pushed][i, repeat] = ndcg_score(judged, ranking, k=k)
     return Curve("p", shares, scores, f"NDCG@{k}", "random corpora", tuple(notes))
+
+
+def _check_points(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """One number, or a line of some."""
+    points = np.atleast_1d(np.asarray(values, dtype=float))
+    if points.ndim != 1 or not points.size:
+        raise ValueError(f"{name} has shape {points.shape}; expected at least one number, in one dimension")
+    return points
 
 
 def _pushed_down(method: Any, task: SearchTask, k: int, modalities: Mapping[str, str] | None) -> NDArray[np.intp]:
@@ -328,11 +336,11 @@ def alpha_curve(
     >>> curve.mean("raw").round(2).tolist()
     [0.61, 0.87, 0.78]
     """
-    judged, named = check_task(task, qrels) or [], check_methods(methods, fitted=False)
+    judged, named = check_judged(task, qrels), check_methods(methods, fitted=False)
     check_k(k)
     fitted_on, fit_qrels = (task, qrels) if calibration is None else check_calibration(calibration)
     names = {name: _alpha_of(name, method) for name, method in named.items()}
-    points = np.linspace(0, 1, 11).round(1) if alphas is None else np.atleast_1d(np.asarray(alphas, dtype=float))
+    points = np.linspace(0, 1, 11).round(1) if alphas is None else _check_points("alphas", alphas)
     queries, notes = judged_only(judged)
     task, judged = task[queries], [judged[query] for query in queries]
     scores = {name: np.empty((len(points), len(queries))) for name in named}

@@ -26,6 +26,9 @@ from grclip.items import Items, SearchTask, parts_of
 MIN_PROBE = 20
 """Rows of each role that a probe needs: half of them to learn from, half to be tried on."""
 
+_TINY = 1e-9
+"""Length below which a difference of unit vectors may be rounding alone, and has no direction to tell of."""
+
 _NO_PAIRS = {
     "dict": "not measurable: rows of a dict are not paired; use Items, whose parts share rows",
     "qrels": "not measurable: give qrels, which say what belongs together",
@@ -315,11 +318,10 @@ def _measure(
         together = _marked(*rows, pairs)
         found["separability"] = _separability(x, y, together, rng)
         found["spread"] = _spread(x, y, together)
-        found["centred_spread"] = _spread(_unit(x - a.mean), _unit(y - b.mean), together)
+        found["centred_spread"] = _spread(_unit(x - a.mean, _TINY), _unit(y - b.mean, _TINY), together)
         squares = (a.mean - b.mean) ** 2
-        # Means that differ by rounding alone have no direction to tell of.
         found["by_dimension"] = (
-            squares / squares.sum() if found["distance"] > 1e-9 else "not measurable: the means do not differ"
+            squares / squares.sum() if found["distance"] > _TINY else "not measurable: the means do not differ"
         )
     else:
         empty = " and ".join(f"role {column.role!r}" for column in (a, b) if not column.n)
@@ -344,7 +346,7 @@ def _cosines(a: _Column, b: _Column, pairs: tuple[NDArray[np.intp], NDArray[np.i
     return {
         "paired_cosine": together / count,
         "unpaired_cosine": (total - together) / (n - count) if n > count else "not measurable: all rows are paired",
-        "relative_gap": apart / (apart + within) if apart + within > 1e-9 else "not measurable: all rows are alike",
+        "relative_gap": apart / (apart + within) if apart + within > _TINY else "not measurable: all rows are alike",
     }
 
 
@@ -352,7 +354,8 @@ def _paired_cosines(a: Array, b: Array, i: NDArray[np.intp], j: NDArray[np.intp]
     """Sums of the cosines of rows i of a with rows j of b, block by block."""
     for start in range(0, len(i), block_rows(a)):
         some = slice(start, start + block_rows(a))
-        x, y = _taken(a, i[some]), _taken(b, j[some])
+        x = _taken(a, i[some])
+        y = _taken(b, j[some]).to(x.device)
         cosines = (x * y).sum(dim=1) / torch.linalg.vector_norm(x, dim=1) / torch.linalg.vector_norm(y, dim=1)
         yield float(cosines.sum())
 
@@ -377,8 +380,8 @@ def _marked(
 
 
 def _spread(x: NDArray[np.float64], y: NDArray[np.float64], together: NDArray[np.bool_]) -> float | str:
-    """Standard deviation of the similarities of rows that do not belong together."""
-    similarities = (x @ y.T)[~together]
+    """Standard deviation of the similarities of rows that have a direction and do not belong together."""
+    similarities = (x @ y.T)[~together & np.outer(x.any(axis=1), y.any(axis=1))]
     if similarities.size < MIN_PAIRS:
         return f"not measurable: a spread needs {MIN_PAIRS} unrelated pairs; there are {similarities.size}"
     return float(similarities.std())
@@ -405,7 +408,7 @@ def _separability(
     return float(balanced_accuracy_score(labels[~learn], probe.predict(rows[~learn])))
 
 
-def _unit(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows at unit length; zero rows stay zero."""
+def _unit(x: NDArray[np.float64], smallest: float = 0.0) -> NDArray[np.float64]:
+    """Rows at unit length; rows that are not longer than `smallest` become zero."""
     norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)
+    return np.divide(x, norms, out=np.zeros_like(x), where=norms > smallest)

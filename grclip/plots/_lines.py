@@ -1,0 +1,53 @@
+"""Curves of the diagnostics as lines with bands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from grclip.diagnostics import Curve
+from grclip.plots._canvas import style
+from grclip.plots._palette import Look, Theme, looks_of_methods
+
+PUSHED_DOWN = ", pushed down"
+"""How `replacement_curve` ends the name of the curve that it simulates."""
+
+CONFIDENCE = 0.95
+
+
+def check_curve(curve: Any, parameter: str, maker: str) -> Curve:
+    """A curve along the parameter that a display is about."""
+    if not isinstance(curve, Curve):
+        raise TypeError(f"curve must be the Curve that {maker} returns; got {type(curve).__name__}")
+    if curve.parameter != parameter:
+        raise ValueError(f"curve runs along {curve.parameter!r}, not {parameter!r}; pass what {maker} returns")
+    return curve
+
+
+def looks_of_curve(curve: Curve, theme: Theme) -> dict[str, Look]:
+    """The look of each method; a simulated curve is dashed, in the colour of the method that it simulates."""
+    simulated = {name: name.removesuffix(PUSHED_DOWN) for name in curve.scores if name.endswith(PUSHED_DOWN)}
+    looks = looks_of_methods([name for name in curve.scores if simulated.get(name) not in curve.scores], theme)
+    dashed = {name: replace(looks[of], dash=(0, (4, 2)), marker="x") for name, of in simulated.items() if of in looks}
+    return {name: (looks | dashed)[name] for name in curve.scores}
+
+
+def draw_lines(
+    ax: Any, curve: Curve, looks: Mapping[str, Look], line_kw: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A line a name, and a band where the mean has an interval. A value that is missing leaves a hole."""
+    lines, bands = {}, {}
+    for place, (name, look) in enumerate(looks.items()):
+        thinner = max(0, 3 - place)  # so that a line shows on both sides of one that covers it
+        sizes = {"linewidth": 1.5 + 0.6 * thinner, "markersize": 4.5 + 1.4 * thinner}
+        shape = {"color": look.colour, "marker": look.marker, "linestyle": look.dash, "label": name}
+        (lines[name],) = ax.plot(curve.values, curve.mean(name), **style(shape | sizes, line_kw))
+        low, high = curve.interval(name, CONFIDENCE).T
+        bands[name] = ax.fill_between(curve.values, low, high, color=lines[name].get_color(), alpha=0.15, linewidth=0)
+    return lines, bands
+
+
+def score_label(curve: Curve) -> str:
+    """The axis of a score, with its range."""
+    return f"{curve.metric} (0 to 1)"

@@ -1,0 +1,383 @@
+"""ReplacementCurveDisplay and AlphaCurveDisplay: a score along the share of images, and along alpha."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from grclip.diagnostics import Curve, alpha_curve, replacement_curve
+from grclip.plots._canvas import canvas, check_drawing
+from grclip.plots._lines import check_curve, draw_lines, looks_of_curve, score_label
+from grclip.plots._palette import Theme
+
+
+class ReplacementCurveDisplay:
+    """The U-curve: how well a search does as texts in the corpus are replaced by images.
+
+    A search that treats all kinds alike is a level line between its two ends; with a modality gap the line sags where
+    texts and images are mixed. Make one with `from_estimator` or `from_predictions`.
+
+    Parameters
+    ----------
+    curve : Curve
+        As `grclip.diagnostics.replacement_curve` returns it.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        What was drawn on.
+    figure_ : matplotlib Figure
+        The figure that holds it.
+    lines_ : dict of str to matplotlib Line2D
+        Means over random corpora, by method; the simulation of a search that ranks by modality first is dashed.
+    bands_ : dict of str to matplotlib PolyCollection
+        Their 95 % intervals.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        From the methods, where matplotlib is not installed.
+
+    See Also
+    --------
+    grclip.diagnostics.replacement_curve : The numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from grclip.diagnostics import Curve
+    >>> from grclip.plots import ReplacementCurveDisplay
+    >>> scores = {"raw": np.array([[0.9, 0.8], [0.3, 0.5], [0.8, 0.8]])}
+    >>> curve = Curve("p", np.array([0.0, 0.5, 1.0]), scores, "NDCG@10", "random corpora")
+    >>> display = ReplacementCurveDisplay.from_predictions(curve)
+    >>> display.lines_["raw"].get_ydata().round(2).tolist()
+    [0.85, 0.4, 0.8]
+    """
+
+    def __init__(self, curve: Curve) -> None:
+        self.curve = curve
+
+    @classmethod
+    def from_estimator(
+        cls,
+        methods: Any,
+        task: Any,
+        qrels: Any,
+        *,
+        ax: Any = None,
+        theme: str = "light",
+        name: str | None = None,
+        line_kw: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Measure the curve, and draw it.
+
+        Parameters
+        ----------
+        methods : fitted pipeline, or dict of str to fitted pipeline
+            Pipelines that end in `ExactRetriever`.
+        task : SearchTask
+            Encoded queries, and documents that have a text and a part of another modality.
+        qrels : list of dict
+            Grades by document row, ``{row: grade}`` for each query.
+        ax : matplotlib Axes, default=None
+            Axes to draw on; None makes a figure.
+        theme : {"light", "dark"}, default="light"
+            Colours of background and text.
+        name : str, default=None
+            Title; None for a short one.
+        line_kw : dict, default=None
+            Options of matplotlib's ``plot``.
+        **options
+            Further arguments of `grclip.diagnostics.replacement_curve`: ``p``, ``k``, ``n_repeats``, ...
+
+        Returns
+        -------
+        ReplacementCurveDisplay
+            As drawn.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `grclip.diagnostics.replacement_curve` and `plot`.
+        """
+        check_drawing(ax, theme, "ReplacementCurveDisplay")
+        curve = replacement_curve(task, qrels, methods, **options)
+        return cls(curve).plot(ax=ax, theme=theme, name=name, line_kw=line_kw)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        curve: Curve,
+        *,
+        ax: Any = None,
+        theme: str = "light",
+        name: str | None = None,
+        line_kw: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Draw a curve that was measured.
+
+        Parameters
+        ----------
+        curve : Curve
+            As `grclip.diagnostics.replacement_curve` returns it.
+        ax : matplotlib Axes, default=None
+            Axes to draw on; None makes a figure.
+        theme : {"light", "dark"}, default="light"
+            Colours of background and text.
+        name : str, default=None
+            Title; None for a short one.
+        line_kw : dict, default=None
+            Options of matplotlib's ``plot``.
+
+        Returns
+        -------
+        ReplacementCurveDisplay
+            As drawn.
+
+        Raises
+        ------
+        TypeError
+            If curve is no Curve.
+        ValueError
+            If curve runs along another parameter, or theme is unknown.
+        """
+        curve = check_curve(curve, "p", "replacement_curve")
+        return cls(curve).plot(ax=ax, theme=theme, name=name, line_kw=line_kw)
+
+    def plot(
+        self,
+        *,
+        ax: Any = None,
+        theme: str = "light",
+        name: str | None = None,
+        line_kw: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Draw the curve.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw on; None makes a figure.
+        theme : {"light", "dark"}, default="light"
+            Colours of background and text.
+        name : str, default=None
+            Title; None for a short one.
+        line_kw : dict, default=None
+            Options of matplotlib's ``plot``.
+
+        Returns
+        -------
+        ReplacementCurveDisplay
+            This instance, with ``ax_``, ``figure_``, ``lines_`` and ``bands_``.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            Without matplotlib.
+        TypeError
+            If ax is no Axes.
+        ValueError
+            If theme is unknown.
+        """
+        with canvas(ax, theme, "ReplacementCurveDisplay") as drawn:
+            self.ax_, self.figure_ = drawn.axes[0], drawn.figure
+            looks = looks_of_curve(self.curve, drawn.theme)
+            self.lines_, self.bands_ = draw_lines(self.ax_, self.curve, looks, line_kw)
+            self.ax_.set(xlabel="share of images in the corpus, p (0 to 1)", ylabel=score_label(self.curve))
+            self.ax_.set(ylim=(0, 1.02), title="Score as images replace texts" if name is None else name)
+            drawn.legend(list(self.lines_.values()), columns=2)
+        return self
+
+
+class AlphaCurveDisplay:
+    """How well a search does along alpha, the weight of the text in documents that also have an image.
+
+    The best alpha of each method is marked by a ring. Make one with `from_estimator` or `from_predictions`.
+
+    Parameters
+    ----------
+    curve : Curve
+        As `grclip.diagnostics.alpha_curve` returns it.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        What was drawn on.
+    figure_ : matplotlib Figure
+        The figure that holds it.
+    lines_ : dict of str to matplotlib Line2D
+        Means over queries, by method.
+    bands_ : dict of str to matplotlib PolyCollection
+        Their 95 % intervals.
+    best_ : dict of str to float
+        The alpha of the highest mean of each method, the lower one of equals.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        From the methods, where matplotlib is not installed.
+
+    See Also
+    --------
+    grclip.diagnostics.alpha_curve : The numbers, and why the best of them is not an honest figure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from grclip.diagnostics import Curve
+    >>> from grclip.plots import AlphaCurveDisplay
+    >>> scores = {"raw": np.array([[0.6, 0.4], [0.9, 0.7], [0.5, 0.5]])}
+    >>> curve = Curve("alpha", np.array([0.0, 0.5, 1.0]), scores, "NDCG@10", "queries")
+    >>> AlphaCurveDisplay.from_predictions(curve).best_
+    {'raw': 0.5}
+    """
+
+    def __init__(self, curve: Curve) -> None:
+        self.curve = curve
+
+    @classmethod
+    def from_estimator(
+        cls,
+        methods: Any,
+        task: Any,
+        qrels: Any,
+        *,
+        ax: Any = None,
+        theme: str = "light",
+        name: str | None = None,
+        line_kw: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Measure the curve, and draw it.
+
+        Parameters
+        ----------
+        methods : pipeline, or dict of str to pipeline
+            Pipelines with a fuser, that end in `ExactRetriever`; clones are fitted for each alpha.
+        task : SearchTask
+            Encoded queries and documents.
+        qrels : list of dict
+            Grades by document row, ``{row: grade}`` for each query.
+        ax : matplotlib Axes, default=None
+            Axes to draw on; None makes a figure.
+        theme : {"light", "dark"}, default="light"
+            Colours of background and text.
+        name : str, default=None
+            Title; None for a short one.
+        line_kw : dict, default=None
+            Options of matplotlib's ``plot``.
+        **options
+            Further arguments of `grclip.diagnostics.alpha_curve`: ``alphas``, ``calibration``, ``k``.
+
+        Returns
+        -------
+        AlphaCurveDisplay
+            As drawn.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `grclip.diagnostics.alpha_curve` and `plot`.
+        """
+        check_drawing(ax, theme, "AlphaCurveDisplay")
+        curve = alpha_curve(task, qrels, methods, **options)
+        return cls(curve).plot(ax=ax, theme=theme, name=name, line_kw=line_kw)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        curve: Curve,
+        *,
+        ax: Any = None,
+        theme: str = "light",
+        name: str | None = None,
+        line_kw: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Draw a curve that was measured.
+
+        Parameters
+        ----------
+        curve : Curve
+            As `grclip.diagnostics.alpha_curve` returns it.
+        ax : matplotlib Axes, default=None
+            Axes to draw on; None makes a figure.
+        theme : {"light", "dark"}, default="light"
+            Colours of background and text.
+        name : str, default=None
+            Title; None for a short one.
+        line_kw : dict, default=None
+            Options of matplotlib's ``plot``.
+
+        Returns
+        -------
+        AlphaCurveDisplay
+            As drawn.
+
+        Raises
+        ------
+        TypeError
+            If curve is no Curve.
+        ValueError
+            If curve runs along another parameter, or theme is unknown.
+        """
+        curve = check_curve(curve, "alpha", "alpha_curve")
+        return cls(curve).plot(ax=ax, theme=theme, name=name, line_kw=line_kw)
+
+    def plot(
+        self,
+        *,
+        ax: Any = None,
+        theme: str = "light",
+        name: str | None = None,
+        line_kw: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Draw the curve.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw on; None makes a figure.
+        theme : {"light", "dark"}, default="light"
+            Colours of background and text.
+        name : str, default=None
+            Title; None for a short one.
+        line_kw : dict, default=None
+            Options of matplotlib's ``plot``.
+
+        Returns
+        -------
+        AlphaCurveDisplay
+            This instance, with ``ax_``, ``figure_``, ``lines_``, ``bands_`` and ``best_``.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            Without matplotlib.
+        TypeError
+            If ax is no Axes.
+        ValueError
+            If theme is unknown.
+        """
+        with canvas(ax, theme, "AlphaCurveDisplay") as drawn:
+            self.ax_, self.figure_ = drawn.axes[0], drawn.figure
+            looks = looks_of_curve(self.curve, drawn.theme)
+            self.lines_, self.bands_ = draw_lines(self.ax_, self.curve, looks, line_kw)
+            self.best_ = {name: best for name in looks if (best := self._mark_best(name, drawn.theme)) is not None}
+            self.ax_.set(xlabel="weight of the text, alpha (0: image alone, 1: text alone)")
+            self.ax_.set(ylabel=score_label(self.curve), title="Score by weight of the text" if name is None else name)
+            drawn.legend(list(self.lines_.values()), columns=2)
+        return self
+
+    def _mark_best(self, name: str, theme: Theme) -> float | None:
+        """Ring the highest mean of a method, and say where it is in the legend; nothing where no mean is known."""
+        mean = self.curve.mean(name)
+        if np.isnan(mean).all():
+            return None
+        best = int(np.nanargmax(mean))
+        alpha = float(self.curve.values[best])
+        self.ax_.plot(alpha, mean[best], "o", markersize=16, markerfacecolor="none", markeredgecolor=theme.text)
+        self.lines_[name].set_label(f"{name} (best: {alpha:g})")
+        return alpha
