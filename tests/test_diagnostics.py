@@ -203,6 +203,11 @@ class TestSeparability:
         assert modality_gap(Items({"a": x, "b": y}))["a", "b"].separability == 1
         assert modality_gap({"a": x, "b": y[:30]})["a", "b"].separability == 1
 
+    def test_the_smaller_role_counts_as_much(self, rng):
+        x, y = rng.normal(size=(400, 3)), rng.normal(size=(60, 3)) + [0, 0, 1.5]
+        parts = {role: np.hstack([part, np.ones((len(part), 1))]) for role, part in (("a", x), ("b", y))}
+        assert 0.65 < modality_gap(parts)["a", "b"].separability < 0.9
+
     @pytest.mark.parametrize("wrap", [Items, dict])
     def test_the_same_rows_in_both_roles(self, rng, wrap):
         x = rng.normal(size=(61, 5))
@@ -773,11 +778,12 @@ class Recorder(TransformerMixin, BaseEstimator):
 
 
 class NeedsQrels(Recorder):
-    """A first step that takes no queries without their qrels, which stay inside the corpus."""
+    """A first step that takes no queries without their qrels: documents that repeat the query, and these alone."""
 
     def fit(self, X, y=None):
-        if len(y) != len(X) or max((row for judged in y for row in judged), default=0) >= len(X.corpus):
-            raise RuntimeError("these qrels are those of another task")
+        for query, judged in zip(X.queries["query"], y, strict=True):
+            if set(judged) != set(np.flatnonzero((X.corpus["text"] == query).all(axis=1))):
+                raise RuntimeError("these qrels are those of another task")
         return super().fit(X)
 
 
@@ -938,7 +944,8 @@ class TestAlphaCurve:
             assert not hasattr(method[-2], "n_features_in_")
 
     def test_steps_before_the_search_are_fitted_with_qrels(self, complete):
-        task, qrels = complete
+        task = SearchTask(complete[0].queries, Items({"text": complete[0].queries["query"][::-1]}))
+        qrels = [{39 - i: 1} for i in range(40)]
         method, some = make_pipeline(NeedsQrels(), *raw()), (task[:20], qrels[:20])
         assert np.isfinite(alpha_curve(task, qrels, method, [0.5]).mean("pipeline"))
         assert np.isfinite(alpha_curve(task, qrels, method, [0.5], calibration=some).mean("pipeline"))

@@ -18,8 +18,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
 from grclip import ExactRetriever, Items, ModalityGapRemover, MultimodalFuser, SearchTask
-from grclip._cases import LONG, MOST, SIDE, group_queries
 from grclip._report import report
+from grclip._report.cases import LONG, MOST, SIDE, group_queries
 from grclip.datasets import make_scenes, mix_kinds
 from grclip.diagnostics import compare
 from grclip.encoders import toy_encoder
@@ -317,7 +317,7 @@ class TestCases:
         assert "Of 30 queries with a relevant document" in words(html)
 
     def test_a_relevant_document_beyond_the_depth_is_said_to_be_missing(self, small, tmp_path, monkeypatch):
-        monkeypatch.setattr("grclip._report.DEEPEST", 10)
+        monkeypatch.setattr("grclip._report.measured.DEEPEST", 10)
         html = report(*small, path=tmp_path / "r.html", n_cases=30).read_text("utf-8")
         assert "No relevant document is among the first 10." in words(html)
         assert "rank 1 after" in words(html).replace("not found before, ", "")

@@ -1,0 +1,126 @@
+"""What is measured for a report: scores, shares, the gap, and the cases to show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grclip._report.cases import (
+    TOP,
+    Card,
+    Case,
+    Column,
+    Gallery,
+    cards_of,
+    choose,
+    first_ranks,
+    group_queries,
+    make_case,
+)
+from grclip.diagnostics import (
+    Comparison,
+    ModalityBias,
+    ModalityGap,
+    compare,
+    modality_bias,
+    modality_gap,
+)
+from grclip.diagnostics._search import search
+from grclip.items import Items, SearchTask
+
+DEEPEST, MOST_RANKS = 1000, 5_000_000
+"""Ranks of a query among which its relevant document is looked for, and those of all queries together."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is reported on: the task, and the methods that search it."""
+
+    task: SearchTask
+    qrels: Sequence[Mapping[int, float]]
+    methods: Mapping[str, Any]
+    queries: Items | None
+    documents: Items | None
+    calibration: tuple[SearchTask, Any] | None
+    k: int
+    random_state: Any
+
+    @property
+    def modalities(self) -> Mapping[str, str]:
+        """Modalities that the methods were told, of roles that are not known by name."""
+        told = (_attribute(method, "modalities") for method in self.methods.values())
+        return next((modalities for modalities in told if modalities), {})
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """All that is measured for the tables."""
+
+    comparison: Comparison
+    biases: Mapping[str, ModalityBias]
+    gap: ModalityGap
+    judged: NDArray[np.intp]
+
+    def row(self, method: str, kind: str = "all") -> Mapping[str, Any]:
+        """The scores of a method for one kind of relevant document."""
+        return next(row for row in self.comparison.rows if row["method"] == method and row["kind"] == kind)
+
+
+@dataclass(frozen=True)
+class Studies:
+    """The cases, what is shown in them, and how many there are of each group among all queries."""
+
+    cases: Sequence[Case]
+    totals: Mapping[str, int]
+    queries: Mapping[int, Card]
+    documents: Mapping[int, Card]
+    gallery: Gallery
+    depth: int
+
+
+def gather(asked: Search) -> Numbers:
+    """Everything for the tables."""
+    comparison = compare(asked.task, asked.qrels, asked.methods, k=asked.k, random_state=asked.random_state)
+    biases = {
+        name: modality_bias(asked.task, rows, k=asked.k, random_state=asked.random_state)
+        for name, rows in comparison.rankings.items()
+    }
+    gap = modality_gap(asked.task, asked.qrels, random_state=asked.random_state)
+    judged = np.flatnonzero([any(grade > 0 for grade in judged.values()) for judged in asked.qrels])
+    return Numbers(comparison, biases, gap, judged)
+
+
+def study(asked: Search, numbers: Numbers, n_cases: int) -> Studies:
+    """Case studies by the first and the last method."""
+    names = list(dict.fromkeys((next(iter(asked.methods)), list(asked.methods)[-1])))
+    depth = min(max(MOST_RANKS // len(asked.task), asked.k, TOP), DEEPEST, len(asked.task.corpus))
+    found = {name: search(asked.methods[name], asked.task, depth) for name in names}
+    groups = group_queries([first_ranks(asked.qrels, rows) for _, rows in found.values()], numbers.judged)
+    kinds = asked.task.corpus.kinds
+    cases = [
+        make_case(query, group, found, asked.qrels[query], kinds)
+        for group, queries in choose(groups, n_cases).items()
+        for query in queries
+    ]
+    gallery, modalities = Gallery(), asked.modalities
+    shown = sorted({hit.row for case in cases for column in case.columns for hit in _hits(column)})
+    documents = cards_of(asked.documents, asked.task.corpus, shown, "Document", modalities, gallery)
+    queried = [case.query for case in cases]
+    queries = cards_of(asked.queries, asked.task.queries, queried, "Query", modalities, gallery)
+    totals = {name: len(queries_of) for name, queries_of in groups.items()}
+    return Studies(cases, totals, queries, documents, gallery, depth)
+
+
+def _hits(column: Column) -> list[Any]:
+    """The documents that a column shows."""
+    return [*column.hits, *([column.later] if column.later else [])]
+
+
+def _attribute(method: Any, name: str) -> Any:
+    """What the first step of a pipeline that has it knows."""
+    steps = [step for _, step in getattr(method, "steps", [])]
+    return next((value for step in steps if (value := getattr(step, name, None)) is not None), None)

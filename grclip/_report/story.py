@@ -1,0 +1,182 @@
+"""What was found, in plain words: honest where a score falls, and where chance may have done it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from grclip._report.cases import (
+    TOP,
+)
+from grclip._report.figures import Figures
+from grclip._report.measured import Numbers, Search, Studies
+from grclip._report.words import and_list, in_percent, kind_name, p_value, plural, three_places
+from grclip.diagnostics import (
+    ModalityBias,
+)
+
+CHANCE = 0.05
+"""The p-value from which on a difference is said to be what chance may bring."""
+
+
+def tell(asked: Search, numbers: Numbers, studies: Studies) -> dict[str, Any]:
+    """What was found, in plain words."""
+    names = list(asked.methods)
+    before, after, k = names[0], names[-1], asked.k
+    first, last = numbers.row(before), numbers.row(after)
+    lead = _crowded(numbers, before) if len(numbers.comparison.kinds) > 1 else "All documents are of one kind."
+    totals = studies.totals
+    if len(names) == 1:
+        lead += f" NDCG@{k} is {three_places(first['ndcg'])}."
+        more, facts = [], [_fact(f"NDCG@{k}", three_places(first["ndcg"]), "1 is best")]
+        facts.append(_fact("Found in the top five", f"{totals['found']:,}", f"of {len(numbers.judged):,} queries"))
+        line = "A query is found when its first relevant document is in the top five, and missed otherwise."
+        subject = f"one search, “{before}”"
+    else:
+        lead += f" {_changed(first, last, after, k)}"
+        more = [_chance(last, k), *_losses(numbers, before, after)]
+        facts = _changes(numbers, totals, before, after)
+        line = (
+            "A query is fixed when its first relevant document comes into the top five, broken when it drops out, and "
+            "unchanged when it stays on the same side of that line, even if its rank moves."
+        )
+        subject = f"a search before (“{before}”) and after (“{after}”)"
+        subject += f", with {and_list([f'“{name}”' for name in names[1:-1]])} in between" if len(names) > 2 else ""
+    return {
+        "lead": lead,
+        "more": [sentence for sentence in more if sentence],
+        "facts": facts,
+        "line": line,
+        "subject": subject,
+        "meta": _meta(asked, numbers),
+        "choice": _choice(numbers, studies, "changes of rank" if len(names) > 1 else "ranks"),
+    }
+
+
+def _choice(numbers: Numbers, studies: Studies, largest: str) -> str:
+    """How many queries there are of each group, and which of them are shown."""
+    counted = and_list(
+        [
+            f"{total:,} are {name}" if i == 0 else f"{total:,} {name}"
+            for i, (name, total) in enumerate(studies.totals.items())
+        ]
+    )
+    n, n_shown = len(numbers.judged), len(studies.cases)
+    some = (
+        f"Shown are {n_shown:,}, spread evenly over the groups as far as these go, the largest {largest} first: "
+        "extremes, not typical queries."
+    )
+    which = some if n_shown < n else f"All are shown, the largest {largest} of each group first."
+    return f"Of {n:,} queries with a relevant document, {counted}." + (f" {which}" if n_shown else "")
+
+
+def _crowded(numbers: Numbers, method: str) -> str:
+    """Which kind is missing most from the top k, if any is missing beyond doubt."""
+    bias, place = numbers.biases[method], _rarest(numbers.biases[method])
+    top, share, kind = bias.top_share[place], bias.corpus_share[place], bias.kinds[place]
+    first = f"With “{method}”, {in_percent(top)} of the top {bias.k} are {plural(kind)}"
+    if np.isnan(bias.interval[place]).any():
+        return f"{first}, as are {in_percent(share)} of the collection."
+    if not (bias.interval[place, 1] < share and top < 0.8 * share):
+        return f"With “{method}”, no kind of document is crowded out of the top {bias.k}."
+    return f"{first}, though {in_percent(share)} of the collection {'is' if share < 0.5 else 'are'}."
+
+
+def _rarest(bias: ModalityBias) -> int:
+    """The kind whose share of the top k is the smallest part of its share of the collection."""
+    return int(np.argmin(bias.top_share / bias.corpus_share))
+
+
+def _changed(first: Mapping[str, Any], last: Mapping[str, Any], after: str, k: int) -> str:
+    """How NDCG changes, without claiming what chance may have done."""
+    old, new = three_places(first["ndcg"]), three_places(last["ndcg"])
+    if last["ndcg_p"] >= CHANCE:
+        same = f"is {old} as before" if old == new else f"is {new} instead of {old}, which may be chance"
+        return f"With “{after}”, NDCG@{k} {same}."
+    return f"NDCG@{k} {'rises' if last['ndcg'] > first['ndcg'] else 'falls'} from {old} to {new} with “{after}”."
+
+
+def _chance(last: Mapping[str, Any], k: int) -> str:
+    """What the test says."""
+    n, p = last["n_queries"], last["ndcg_p"]
+    verdict = "so chance does not explain it" if p < CHANCE else "so the two cannot be told apart"
+    how = p_value(p) if p < 0.001 else f"= {p_value(p)}"
+    return f"The difference in NDCG@{k} over {n:,} queries has p {how} (paired randomisation test), {verdict}."
+
+
+def _losses(numbers: Numbers, before: str, after: str) -> list[str]:
+    """The kinds that are found worse than before."""
+    told = []
+    for kind in numbers.comparison.kinds:
+        old, new = numbers.row(before, kind), numbers.row(after, kind)
+        if not new["note"] and new["ndcg"] < old["ndcg"] and new["ndcg_p"] < CHANCE:
+            told.append(f"{kind_name(kind)} (from {three_places(old['ndcg'])} to {three_places(new['ndcg'])})")
+    return (
+        [f"NDCG@{numbers.comparison.k} falls where the relevant document is of the kind {and_list(told)}."]
+        if told
+        else []
+    )
+
+
+def _changes(numbers: Numbers, totals: Mapping[str, int], before: str, after: str) -> list[dict[str, str]]:
+    """The three numbers to take home."""
+    k, bias, place = numbers.comparison.k, numbers.biases, _rarest(numbers.biases[before])
+    first, last = numbers.row(before), numbers.row(after)
+    shares = [in_percent(bias[name].top_share[place]) for name in (before, after)]
+    name = plural(bias[before].kinds[place])
+    return [
+        _fact(
+            f"NDCG@{k}, before and after", f"{three_places(first['ndcg'])} → {three_places(last['ndcg'])}", "1 is best"
+        ),
+        _fact(
+            f"{name.capitalize()} in the top {k}",
+            " → ".join(shares),
+            f"{in_percent(bias[before].corpus_share[place])} of the collection",
+        ),
+        _fact(
+            "Queries fixed",
+            f"{totals['fixed']:,}",
+            f"{totals['broken']:,} broken, {totals['unchanged']:,} unchanged",
+        ),
+    ]
+
+
+def _fact(name: str, figure: str, aside: str) -> dict[str, str]:
+    return {"name": name, "figure": figure, "aside": aside}
+
+
+def _meta(asked: Search, numbers: Numbers) -> str:
+    """What was searched."""
+    n_documents, kinds = len(asked.task.corpus), asked.task.corpus.kinds
+    counted = ", ".join(f"{int((kinds == kind).sum()):,} {kind_name(kind)}" for kind in numbers.comparison.kinds)
+    encoder = f" Encoder: {asked.task.encoder}." if asked.task.encoder else ""
+    return f"{len(asked.task):,} queries, {n_documents:,} documents ({counted}).{encoder}"
+
+
+def notes_of(asked: Search, numbers: Numbers, studies: Studies, figures: Figures) -> list[str]:
+    """What was left out, and how to read the rest."""
+    notes = [note[0].upper() + note[1:] + "." for note in numbers.comparison.notes]
+    n_lost = len(studies.gallery.unreadable)
+    if n_lost:
+        shown = ", ".join(studies.gallery.unreadable[:TOP]) + (", …" if n_lost > TOP else "")
+        notes.append(
+            f"{n_lost} {'picture' if n_lost == 1 else 'pictures'} of the case studies cannot be read: {shown}."
+        )
+    if asked.documents is None:
+        notes.append("Documents are shown by their rows and kinds: the report was made without items.")
+    if asked.queries is None and studies.cases:
+        notes.append("Queries are shown by their rows: pass a SearchTask of raw queries and corpus as items.")
+    if asked.calibration is None:
+        notes.append(
+            "Left out: the curve over alpha, and scores by number of calibration rows. Both fit the methods again; "
+            "report(..., calibration=(task, qrels)) says on what."
+        )
+    notes += figures.notes
+    notes.append(
+        "The score of a document is its dot product with the query. Scores of two methods are on different scales, and "
+        "not to be compared."
+    )
+    notes.append("The p-values are not corrected for the number of rows in the table.")
+    return notes
