@@ -18,8 +18,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.pipeline import Pipeline
 
@@ -29,6 +31,7 @@ from grclip._judged import scenes
 from grclip.diagnostics import (
     CalibrationSize,
     Comparison,
+    Curve,
     ModalityBias,
     ModalityGap,
     calibration_size,
@@ -37,6 +40,7 @@ from grclip.diagnostics import (
     modality_gap,
     replacement_curve,
 )
+from grclip.plots import ReplacementCurveDisplay, SimilarityHistogramDisplay
 
 SIZES = (10, 20, 50, 100, 200, 290)
 
@@ -85,18 +89,16 @@ def photo_gap(folder: Path, *, centred: bool) -> ModalityGap:
     )
 
 
-def u_curve(folder: Path, trials: int = TRIALS) -> dict[str, dict[float, float]]:
-    """NDCG@10 by method and share of images, means over draws of captions and corpora."""
+def u_curve(folder: Path, trials: int = TRIALS) -> Curve:
+    """NDCG@10 by method and share of images, over draws of captions and corpora."""
     captions, images = flickr(folder)
     methods, qrels = searches(folder), [{i: 1} for i in range(len(images))]
     curves = [
         replacement_curve(complete(captions, images, trial), qrels, methods, SHARES, n_repeats=1, random_state=trial)
         for trial in range(trials)
     ]
-    return {
-        name: dict(zip(SHARES, np.mean([curve.mean(name) for curve in curves], axis=0).tolist(), strict=True))
-        for name in curves[0].scores
-    }
+    scores = {name: np.concatenate([curve.scores[name] for curve in curves], axis=1) for name in curves[0].scores}
+    return replace(curves[0], scores=scores)
 
 
 def one_corpus(folder: Path) -> tuple[Comparison, dict[str, ModalityBias]]:
@@ -105,6 +107,21 @@ def one_corpus(folder: Path) -> tuple[Comparison, dict[str, ModalityBias]]:
     qrels = [{i: 1} for i in range(len(task))]
     found = compare(task, qrels, searches(folder))
     return found, {name: modality_bias(task, ranking, qrels) for name, ranking in found.rankings.items()}
+
+
+def draw(folder: Path, curve: Curve, out: Path) -> None:
+    """The U-curve, and similarities in one corpus of Flickr8k by three methods, as pictures for the documentation."""
+    ReplacementCurveDisplay.from_predictions(curve).figure_.savefig(out / "ucurve.png", dpi=150)
+    task = mixed(*flickr(folder), trial=0)
+    figure, axes = plt.subplots(1, len(METHODS), figsize=(13, 4), layout="constrained")
+    for ax, (name, method) in zip(axes, searches(folder).items(), strict=True):
+        SimilarityHistogramDisplay.from_estimator(method, task, [{i: 1} for i in range(len(task))], ax=ax, name=name)
+    legends = [ax.get_legend() for ax in axes]
+    labels = [text.get_text() for text in legends[0].get_texts()]
+    figure.legend(legends[0].legend_handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    for legend in legends:  # one for all three will do
+        legend.remove()
+    figure.savefig(out / "similarities.png", dpi=110)
 
 
 def sizes(folder: Path) -> CalibrationSize:
@@ -131,14 +148,19 @@ def report_cost() -> dict[str, dict[str, float]]:
 
 
 def main(arguments: Sequence[str] = ()) -> int:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args(arguments)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write ucurve.png and similarities.png to it")
+    options = parser.parse_args(arguments)
     if os.environ.get("GRCLIP_REAL_DATA"):
         folder = data_folder()
         rows = {name: {**gap.rows[0]} for name, gap in gaps(folder).items()}
         print_table("Gaps", {name: {key: row[key] for key in list(row)[1:]} for name, row in rows.items()})
         for title, centred in (("raw", False), ("means removed", True)):
             print(f"\nphotos290, {title}\n\n{photo_gap(folder, centred=centred)}")
-        print_table("U-curve by replacement_curve: NDCG@10 by share of images (60 draws)", u_curve(folder))
+        curve = u_curve(folder)
+        print(f"\n{curve}")
+        if options.plots:
+            draw(folder, curve, options.plots)
         comparison, biases = one_corpus(folder)
         print(f"\n{comparison}")
         for name, bias in biases.items():

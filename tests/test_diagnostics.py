@@ -204,7 +204,7 @@ class TestSeparability:
         assert modality_gap({"a": x, "b": y[:30]})["a", "b"].separability == 1
 
     def test_the_smaller_role_counts_as_much(self, rng):
-        x, y = rng.normal(size=(400, 3)), rng.normal(size=(60, 3)) + [0, 0, 1.5]
+        x, y = rng.normal(size=(400, 3)), rng.normal(loc=[0, 0, 1.5], size=(60, 3))
         parts = {role: np.hstack([part, np.ones((len(part), 1))]) for role, part in (("a", x), ("b", y))}
         assert 0.65 < modality_gap(parts)["a", "b"].separability < 0.9
 
@@ -1296,10 +1296,10 @@ class TestRealClip:
             "means removed": [0.846, 0.796, 0.730, 0.643, 0.645, 0.726, 0.899],
             "one scale": [0.846, 0.849, 0.856, 0.867, 0.882, 0.889, 0.899],
         }.items():
-            assert list(found[method].values()) == pytest.approx(row, abs=0.02)
-        raw_curve, pushed = found["raw"], found["raw, pushed down"]
-        assert min(raw_curve.values()) < 0.3 < raw_curve[0.0]
-        assert all(pushed[p] == pytest.approx(raw_curve[p], abs=0.05) for p in raw_curve)
+            assert found.mean(method).tolist() == pytest.approx(row, abs=0.02)
+        unaided, pushed = found.mean("raw"), found.mean("raw, pushed down")
+        assert min(unaided) < 0.3 < unaided[0]
+        assert pushed.tolist() == pytest.approx(unaided.tolist(), abs=0.05)
 
     def test_one_corpus(self, real_clip):
         comparison, biases = benchmark.one_corpus(real_clip)
@@ -1312,3 +1312,66 @@ class TestRealClip:
         for name, bias in biases.items():
             ours = {row["kind"]: row["ndcg"] for row in bias.scores}
             assert ours == pytest.approx({kind: by_kind[name, kind]["ndcg"] for kind in ours})
+
+
+class TestWhatCannotBeMeant:
+    """Arguments that would give a table of nothing, or of something else."""
+
+    @pytest.fixture
+    def search(self, mixed):
+        task, qrels = mixed
+        return task, qrels, make_pipeline(ModalityGapRemover(), MultimodalFuser(), ExactRetriever(k=5))
+
+    def test_a_method_that_no_subset_suits_is_an_error(self, search):
+        task, qrels, pipeline = search
+        pipeline.set_params(multimodalfuser__alpha=7)
+        with pytest.raises(ValueError, match="alpha must be a number from 0 to 1"):
+            calibration_size(task, qrels, pipeline, (task, qrels), [10, 30])
+
+    def test_a_frozen_pipeline_is_searched_with_and_not_fitted_again(self, search):
+        task, qrels, pipeline = search
+        frozen = FrozenEstimator(pipeline.fit(task))
+        assert compare(task, qrels, frozen).rows == compare(task, qrels, pipeline).rows
+        for again in (alpha_curve, lambda *a: calibration_size(*a, (task, qrels))):
+            with pytest.raises(TypeError, match=r"methods\['pipeline'\] is frozen"):
+                again(task, qrels, frozen)
+
+    def test_a_search_that_has_found_nothing_yet_is_named(self, search):
+        task, qrels, pipeline = search
+        grid = GridSearchCV(pipeline, {"multimodalfuser__alpha": [0.5]})
+        with pytest.raises(NotFittedError, match=r"methods\['grid'\] is not fitted"):
+            compare(task, qrels, {"grid": grid})
+
+    def test_points_of_a_curve(self, search):
+        task, qrels, pipeline = search
+        with pytest.raises(ValueError, match="alphas holds a number twice"):
+            alpha_curve(task, qrels, pipeline, [0.5, 0.5])
+        with pytest.raises(TypeError, match="alphas is 'half'; expected numbers"):
+            alpha_curve(task, qrels, pipeline, "half")
+
+    def test_the_name_of_the_simulation_is_taken(self, search):
+        task, qrels, pipeline = search
+        methods = dict.fromkeys(("raw", "raw, pushed down"), pipeline.fit(task))
+        with pytest.raises(ValueError, match="call it something else"):
+            replacement_curve(task, qrels, methods)
+
+    def test_one_role_is_no_pair(self, search):
+        task, *_ = search
+        for roles in ("text", ("text",), ("text", "image", "query")):
+            with pytest.raises(KeyError, match="take two roles"):
+                modality_gap(task)[roles]
+
+    def test_one_resample_has_no_interval(self, search):
+        task, _, pipeline = search
+        with pytest.raises(ValueError, match="n_resamples must be at least 2"):
+            modality_bias(task, pipeline.fit(task).predict(task), k=5, n_resamples=1)
+
+    def test_random_states_are_those_of_scikit_learn(self, search):
+        task, qrels, pipeline = search
+        ranking = pipeline.fit(task).predict(task)
+        for measure in (
+            lambda state: modality_bias(task, ranking, k=5, random_state=state).interval.tolist(),
+            lambda state: compare(task, qrels, {"a": pipeline, "b": pipeline}, random_state=state).rows,
+            lambda state: str(modality_gap(task, random_state=state)),
+        ):
+            assert measure(3) == measure(np.random.RandomState(3))

@@ -281,7 +281,7 @@ def test_packaging():
     }  # fmt: skip
     assert set(extras) == features | {"all", "test", "docs"}
     assert {re.split("[>=<]", name)[0] for name in project["project"]["dependencies"]} == {
-        "torch", "numpy", "scikit-learn", "joblib", "safetensors", "tqdm"
+        "torch", "numpy", "scikit-learn", "scipy", "joblib", "safetensors", "tqdm"
     }  # fmt: skip
     assert set(re.search(r"\[(.*)\]", extras["all"][0])[1].split(",")) == features
     assert (ROOT / "grclip" / "py.typed").exists()

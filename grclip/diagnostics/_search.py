@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -31,36 +33,38 @@ def check_methods(methods: Any, *, fitted: bool = True) -> dict[str, Any]:
     for name, method in named.items():
         if not isinstance(name, str):
             raise TypeError(f"methods has the key {name!r}; names are strings")
-        if not hasattr(_retriever(method), "kneighbors"):
-            raise TypeError(
-                f"methods[{name!r}] is {type(method).__name__}, which does not end in a retriever; expected a pipeline "
-                "whose last step is ExactRetriever()"
-            )
-        if not fitted and not (isinstance(_pipeline(method), Pipeline) and len(_pipeline(method)) > 1):
-            raise TypeError(
-                f"methods[{name!r}] is {_pipeline(method)!r}, which has no step to fit before the search; expected a "
-                "pipeline, e.g. make_pipeline(MultimodalFuser(), ExactRetriever())"
-            )
-        if fitted:
-            try:
-                check_is_fitted(method)
-            except NotFittedError:
-                raise NotFittedError(
-                    f"methods[{name!r}] is not fitted; fit it on a calibration task, or on the one it is tried on: "
-                    "pipeline.fit(task)"
-                ) from None
+        _check_method(f"methods[{name!r}]", method, fitted=fitted)
     return {name: _pipeline(method) for name, method in named.items()}
+
+
+def _check_method(name: str, method: Any, *, fitted: bool) -> None:
+    """That a method ends in a retriever, and is fitted or can be."""
+    pipeline = _pipeline(method)
+    if not hasattr(pipeline[-1] if isinstance(pipeline, Pipeline) else pipeline, "kneighbors"):
+        raise TypeError(
+            f"{name} is {type(method).__name__}, which does not end in a retriever; expected a pipeline whose last "
+            "step is ExactRetriever()"
+        )
+    if not fitted:
+        if isinstance(method, FrozenEstimator):
+            raise TypeError(f"{name} is frozen, and would have to be fitted; pass the pipeline itself")
+        if not isinstance(pipeline, Pipeline) or len(pipeline) < 2:
+            raise TypeError(
+                f"{name} is {pipeline!r}, which has no step to fit before the search; expected a pipeline, e.g. "
+                "make_pipeline(MultimodalFuser(), ExactRetriever())"
+            )
+        return
+    try:
+        check_is_fitted(pipeline)
+    except NotFittedError:
+        raise NotFittedError(
+            f"{name} is not fitted; fit it on a calibration task, or on the one it is tried on: pipeline.fit(task)"
+        ) from None
 
 
 def _pipeline(method: Any) -> Any:
     """The pipeline that a grid search has found, or looks for; else the method itself."""
     return getattr(method, "best_estimator_", getattr(method, "estimator", method))
-
-
-def _retriever(method: Any) -> Any:
-    """The last step of a method."""
-    method = _pipeline(method)
-    return method[-1] if isinstance(method, Pipeline) else method
 
 
 def check_task(task: Any, qrels: Any = None) -> list[Mapping[int, float]] | None:
@@ -78,6 +82,11 @@ def check_judged(task: Any, qrels: Any) -> list[Mapping[int, float]]:
     """The qrels of a task, which has to have some."""
     check_task(task)
     return check_qrels(qrels, len(task), len(task.corpus))
+
+
+def as_generator(random_state: Any) -> np.random.Generator:
+    """A generator, seeded in scikit-learn's way."""
+    return np.random.default_rng(check_random_state(random_state).randint(2**31 - 1))
 
 
 def judged_only(qrels: Judged) -> tuple[NDArray[np.intp], list[str]]:

@@ -12,7 +12,15 @@ from scipy.stats import bootstrap
 from torch import Tensor
 
 from grclip._validation import check_k, few
-from grclip.diagnostics._search import Judged, averages, check_task, judged_only, kinds_in_order, scores_by_kind
+from grclip.diagnostics._search import (
+    Judged,
+    as_generator,
+    averages,
+    check_task,
+    judged_only,
+    kinds_in_order,
+    scores_by_kind,
+)
 from grclip.diagnostics._tables import Row, Table
 from grclip.items import SearchTask
 
@@ -112,7 +120,7 @@ def modality_bias(
         Coverage of the interval, between 0 and 1.
     n_resamples : int, default=999
         Bootstrap samples of the queries.
-    random_state : int, numpy.random.Generator or None, default=0
+    random_state : int, RandomState instance or None, default=0
         Draws the bootstrap samples.
 
     Returns
@@ -135,8 +143,9 @@ def modality_bias(
     Notes
     -----
     In the scores of one kind, relevant documents of other kinds are taken out of the ranking first: a text that is
-    rightly on top is no fault in the search for pictures. Equal shares are what to expect of a search in which each
-    kind is as often relevant as it is frequent; nothing makes them right for every query.
+    rightly on top is no fault in the search for pictures. With several relevant documents a query, give a ranking
+    deeper than k, so that others can take their places; `compare` does so by itself. Equal shares are what to expect
+    of a search in which each kind is as often relevant as it is frequent; nothing makes them right for every query.
 
     Examples
     --------
@@ -201,11 +210,14 @@ def _check_ranking(ranking: Any, n_queries: int, n_documents: int, k: int) -> li
     return [line.tolist() for line in lines]
 
 
-def _interval(shares: NDArray[np.float64], confidence: float, n_resamples: int, rng: Any) -> NDArray[np.float64]:
+def _interval(
+    shares: NDArray[np.float64], confidence: float, n_resamples: int, random_state: Any
+) -> NDArray[np.float64]:
     """Percentile bootstrap interval of the mean share of each kind, (n_kinds, 2)."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1; got {confidence!r}")
-    check_k(n_resamples, name="n_resamples")
+    if check_k(n_resamples, name="n_resamples") < 2:
+        raise ValueError("n_resamples must be at least 2: an interval has two ends")
     if len(shares) < 2:
         return np.full((shares.shape[1], 2), np.nan)
     found = bootstrap(
@@ -216,6 +228,6 @@ def _interval(shares: NDArray[np.float64], confidence: float, n_resamples: int, 
         batch=max(1, 2**22 // shares.size),
         confidence_level=confidence,
         method="percentile",
-        rng=np.random.default_rng(rng),
+        rng=as_generator(random_state),
     )
     return np.stack(found.confidence_interval, axis=1)

@@ -112,7 +112,8 @@ def calibration_size(
     Notes
     -----
     A subset on which a method cannot be fitted (a part that no document of it has, spreads without pairs) counts as
-    not measurable, and a note says why. Warnings about few rows are not repeated here: they are what is measured.
+    not measurable, and a note says why; if that is so of all subsets, it is an error. Warnings about few rows are not
+    repeated here: they are what is measured.
 
     Examples
     --------
@@ -139,6 +140,7 @@ def calibration_size(
     rng = check_random_state(random_state)
     scores = {name: np.full((len(points), n_repeats), np.nan) for name in named}
     failed: dict[str, None] = {}
+    errors_of: dict[str, ValueError] = {}
     for i, n in enumerate(points.tolist()):
         for repeat in range(n_repeats):
             subset = _subset(drawn_from, drawn_qrels, n, rng)
@@ -147,8 +149,12 @@ def calibration_size(
                     ranking = _ranking(method, *subset, task, k)
                 except ValueError as error:
                     failed[f"{name}, n={n}, not measurable in a subset: {error}"] = None
+                    errors_of[name] = error
                 else:
                     scores[name][i, repeat] = ndcg_score(judged, ranking, k=k)
+    for name, reason in errors_of.items():
+        if np.isnan(scores[name]).all():  # the fault of the method or the data, not of small numbers
+            raise reason
     errors, expected = _errors(parts_of(drawn_from), points, n_repeats, rng)
     return CalibrationSize(
         Curve("n", points, scores, f"NDCG@{k}", "random subsets", (*notes, *failed)), errors, expected

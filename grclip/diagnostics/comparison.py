@@ -13,6 +13,7 @@ from grclip._validation import check_k
 from grclip.diagnostics._search import (
     METRICS,
     Judged,
+    as_generator,
     averages,
     check_judged,
     check_methods,
@@ -121,7 +122,7 @@ def compare(
         The method that the others are tested against; None takes the first.
     n_resamples : int, default=9999
         Random assignments of signs. Where there are no more than these, all are taken, and p-values are exact.
-    random_state : int, numpy.random.Generator or None, default=0
+    random_state : int, RandomState instance or None, default=0
         Draws the signs.
 
     Returns
@@ -190,7 +191,7 @@ def compare(
     found = {name: search(method, task, depth) for name, method in named.items()}
     of_documents, kinds = task.corpus.kinds, kinds_in_order(task.corpus)
     scores = {name: scores_by_kind(judged, ranking, of_documents, k) for name, (_, ranking) in found.items()}
-    rng = np.random.default_rng(random_state)
+    rng = as_generator(random_state)
     rows: list[Row] = []
     for name in named:
         for kind in ("all", *kinds):

@@ -132,7 +132,7 @@ class Curve(Table):
     def rows(self) -> list[Row]:  # type: ignore[override]
         """One row a method: its mean at each value."""
         means = {name: self.mean(name).tolist() for name in self.scores}
-        columns = [f"{value:g}" if value % 1 else str(value) for value in self.values.tolist()]
+        columns = [str(value) for value in self.values.tolist()]
         return [{"method": name, **dict(zip(columns, mean, strict=True))} for name, mean in means.items()]
 
     @property
@@ -224,6 +224,8 @@ def replacement_curve(
     task, judged = task[queries], [judged[query] for query in queries]
     seeds = check_random_state(random_state).randint(2**31 - 1, size=n_repeats)
     pushed = f"{next(iter(named))}, pushed down"
+    if push_down and pushed in named:
+        raise ValueError(f"a method is called {pushed!r}, which is the name of the simulation; call it something else")
     scores = {name: np.empty((len(shares), n_repeats)) for name in [*named, *([pushed] if push_down else [])]}
     for i, share in enumerate(shares.tolist()):
         for repeat, seed in enumerate(seeds.tolist()):
@@ -239,9 +241,14 @@ def replacement_curve(
 
 def _check_points(name: str, values: ArrayLike) -> NDArray[np.float64]:
     """One number, or a line of some."""
-    points = np.atleast_1d(np.asarray(values, dtype=float))
+    try:
+        points = np.atleast_1d(np.asarray(values, dtype=float))
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {values!r}; expected numbers") from None
     if points.ndim != 1 or not points.size:
         raise ValueError(f"{name} has shape {points.shape}; expected at least one number, in one dimension")
+    if len(np.unique(points)) < len(points):
+        raise ValueError(f"{name} holds a number twice: {points.tolist()}")
     return points
 
 

@@ -139,6 +139,8 @@ class ModalityGap(Table):
 
     def __getitem__(self, roles: tuple[str, str]) -> PairGap:
         """The gap between two roles, in either order."""
+        if not isinstance(roles, tuple) or len(roles) != 2:
+            raise KeyError(f'take two roles, e.g. gap["text", "image"]; got {roles!r}')
         first, second = roles
         if (second, first) in self.pairs:
             return self.pairs[second, first]

@@ -20,7 +20,7 @@ UNITS = ("dot product of unit vectors", "spreads above unrelated")
 
 
 class SimilarityHistogramDisplay:
-    """Histograms of the similarities of queries to documents, by pair of kinds: are all on one scale.
+    """Histograms of the similarities of queries to documents, by pair of kinds: whether all lie on one scale.
 
     Where they do not, unrelated documents of one kind (histograms) score higher than relevant ones of another (ticks
     below), and no ranking by similarity can be right. Make one with `from_estimator` or `from_predictions`.
