@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from searches import centred, make_complete, raw
 
 from grclip import Items, SearchTask
 
@@ -77,3 +78,13 @@ def make_mixed(rng, n=30, d=16, dtype=np.float64, noise=0.3):
 
 def unit(x):
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+@pytest.fixture
+def complete(rng):
+    return make_complete(rng)
+
+
+@pytest.fixture
+def methods(mixed):
+    return {"raw": raw().fit(*mixed), "centred": centred().fit(*mixed), "scaled": centred(equalize=True).fit(*mixed)}
