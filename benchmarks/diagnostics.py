@@ -27,7 +27,7 @@ from sklearn.pipeline import Pipeline
 
 from benchmarks.real_clip import METHODS, SHARES, TRIALS, data_folder, fitted, flickr, mixed, photos, print_table
 from grclip import ExactRetriever, Items, ModalityGapRemover, SearchTask, report
-from grclip._judged import scenes
+from grclip._demo import scenes
 from grclip.diagnostics import (
     CalibrationSize,
     Comparison,
@@ -153,8 +153,8 @@ def main(arguments: Sequence[str] = ()) -> int:
     options = parser.parse_args(arguments)
     if os.environ.get("GRCLIP_REAL_DATA"):
         folder = data_folder()
-        rows = {name: {**gap.rows[0]} for name, gap in gaps(folder).items()}
-        print_table("Gaps", {name: {key: row[key] for key in list(row)[1:]} for name, row in rows.items()})
+        for name, gap in gaps(folder).items():
+            print(f"\n{name}\n\n{gap}")
         for title, centred in (("raw", False), ("means removed", True)):
             print(f"\nphotos290, {title}\n\n{photo_gap(folder, centred=centred)}")
         curve = u_curve(folder)

@@ -7,12 +7,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.pipeline import Pipeline
 
-from grclip._judged import METHODS, scenes
+from grclip._judged import METHODS, Reported, with_search
 from grclip._sheet import Card, Ranking
+from grclip.datasets import make_scenes, mix_kinds
+from grclip.encoders import toy_encoder
+from grclip.fusion import MultimodalFuser
+from grclip.gap import ModalityGapRemover
 from grclip.items import SearchTask
 from grclip.metrics import ndcg_score
 
+N_CALIBRATION = 600
 KINDS = ("text", "image", "text+image")
 
 
@@ -57,6 +63,26 @@ def _rank(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Place of document i for query i, and one past the last where it was not found."""
     right = rows == np.arange(len(rows))[:, None]
     return np.where(right.any(axis=1), right.argmax(axis=1), rows.shape[1])
+
+
+def scenes(n: int = 1000, random_state: int = 0, encoder: Any = None) -> Reported:
+    """Drawn scenes, encoded, in a corpus of texts, pictures and both; calibrated on 600 others."""
+    drawn, _ = make_scenes(n + N_CALIBRATION, random_state=random_state)
+    items = SearchTask(drawn.queries[:n], mix_kinds(drawn.corpus[:n], random_state=random_state))
+    encoder = toy_encoder() if encoder is None else encoder
+    others = encoder.transform(SearchTask(drawn.queries[n:], drawn.corpus[n:]))
+    calibration = others, [{i: 1} for i in range(N_CALIBRATION)]
+    pipelines = (
+        Pipeline([("fuse", MultimodalFuser())]),
+        Pipeline([("degap", ModalityGapRemover()), ("fuse", MultimodalFuser())]),
+        Pipeline([("degap", ModalityGapRemover()), ("fuse", MultimodalFuser(equalize=True))]),
+    )
+    task, qrels = encoder.transform(items), [{i: 1} for i in range(n)]
+    fitted = {
+        name: with_search(method.fit(*calibration), task) for name, method in zip(METHODS, pipelines, strict=True)
+    }
+    note = f"Means and scales come from {N_CALIBRATION} other scenes; the encoder was trained on none of all these."
+    return Reported(task, qrels, fitted, items, calibration, note)
 
 
 def run_demo(n: int = 1000, random_state: int = 0, encoder: Any = None) -> Demo:

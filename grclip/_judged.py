@@ -1,76 +1,40 @@
-"""What `grclip report` reports on: drawn scenes, or the documents of a folder with judged queries."""
+"""Searches to report on: a folder of documents and a file of judged queries."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import posixpath
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from grclip._folder import asked_by_texts, calibrate, read_folder
+from grclip._columns import is_missing
+from grclip._folder import ENOUGH, asked_by_texts, calibrate, read_folder
 from grclip._validation import warn
-from grclip.datasets import make_scenes, mix_kinds
-from grclip.encoders import toy_encoder
 from grclip.fusion import MultimodalFuser
 from grclip.gap import ModalityGapRemover
 from grclip.items import Items, SearchTask
 from grclip.search import ExactRetriever
 
 METHODS = ("raw", "means removed", "means removed, one scale")
-N_CALIBRATION = 600
+
+_LINE = '{"query": "a red bicycle", "relevant": ["bike.jpg"]}'
 
 
 @dataclass(frozen=True)
-class Judged:
+class Reported:
     """The arguments of a report."""
 
     task: SearchTask
     qrels: list[dict[int, int]]
     methods: Mapping[str, Pipeline]
     items: SearchTask
-    calibration: tuple[SearchTask, list[dict[int, int]]]
-
-
-def scenes(n: int = 1000, random_state: int = 0, encoder: Any = None) -> Judged:
-    """Drawn scenes, encoded, in a corpus of texts, pictures and both; calibrated on 600 others."""
-    drawn, _ = make_scenes(n + N_CALIBRATION, random_state=random_state)
-    items = SearchTask(drawn.queries[:n], mix_kinds(drawn.corpus[:n], random_state=random_state))
-    encoder = toy_encoder() if encoder is None else encoder
-    others = encoder.transform(SearchTask(drawn.queries[n:], drawn.corpus[n:]))
-    calibration = others, [{i: 1} for i in range(N_CALIBRATION)]
-    pipelines = (
-        Pipeline([("fuse", MultimodalFuser())]),
-        Pipeline([("degap", ModalityGapRemover()), ("fuse", MultimodalFuser())]),
-        Pipeline([("degap", ModalityGapRemover()), ("fuse", MultimodalFuser(equalize=True))]),
-    )
-    task, qrels = encoder.transform(items), [{i: 1} for i in range(n)]
-    fitted = {
-        name: with_search(method.fit(*calibration), task) for name, method in zip(METHODS, pipelines, strict=True)
-    }
-    return Judged(task, qrels, fitted, items, calibration)
-
-
-def judged_folder(folder: Path, judgements: Path, encoder: Any, calibrator: ModalityGapRemover | None = None) -> Judged:
-    """The pictures and texts of a folder, and the queries of a file, calibrated as `grclip search` does."""
-    documents, paths = read_folder(folder)
-    queries, relevant = _read_judgements(judgements)
-    encoded = encoder.transform(SearchTask(Items({"query": queries}), documents))
-    readable = np.flatnonzero(encoded.corpus.kinds != "")
-    if not len(readable):
-        raise ValueError(f"none of the {len(documents)} documents of {folder} could be read")
-    row_of = {path.relative_to(folder).as_posix(): row for row, found in enumerate(readable) for path in paths[found]}
-    qrels = _rows_of(relevant, row_of, folder, judgements)
-    task = SearchTask(encoded.queries, encoded.corpus[readable])
-    methods = {
-        "raw": with_search(Pipeline([("fuse", MultimodalFuser())]).fit(task), task),
-        "calibrated": with_search(calibrate(task.corpus, calibrator), task),
-    }
-    items = SearchTask(Items({"query": queries}), documents[readable])
-    return Judged(task, qrels, methods, items, asked_by_texts(task.corpus))
+    calibration: tuple[SearchTask, list[dict[int, int]]] | None
+    note: str
 
 
 def with_search(fitted: Pipeline, task: SearchTask, k: int = 10) -> Pipeline:
@@ -79,47 +43,116 @@ def with_search(fitted: Pipeline, task: SearchTask, k: int = 10) -> Pipeline:
     return Pipeline([*fitted.steps, ("search", ExactRetriever(min(k, len(task.corpus))).fit(fused))])
 
 
-def _read_judgements(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Queries, and the paths that are relevant to each, from lines of JSON."""
+def judged_folder(
+    folder: Path, judgements: Path, encoder: Any, calibrator: ModalityGapRemover | None = None
+) -> Reported:
+    """The pictures and texts of a folder, and the queries of a file, calibrated as `grclip search` does."""
+    documents, paths = read_folder(folder)
+    queries, relevant = _read_judgements(judgements)
+    encoded = encoder.transform(SearchTask(Items({"query": queries}), documents))
+    rows = np.flatnonzero((encoded.corpus.kinds != "") & _inside(folder, paths))
+    if not len(rows):
+        raise ValueError(f"none of the {len(documents)} documents of {folder} could be read")
+    row_of = {path.relative_to(folder).as_posix(): row for row, found in enumerate(rows) for path in paths[found]}
+    qrels = _rows_of(relevant, row_of, folder, judgements)
+    task = SearchTask(encoded.queries, encoded.corpus[rows])
+    methods, calibration, note = _methods(task, calibrator)
+    return Reported(task, qrels, methods, SearchTask(Items({"query": queries}), documents[rows]), calibration, note)
+
+
+def _methods(
+    task: SearchTask, calibrator: ModalityGapRemover | None
+) -> tuple[dict[str, Pipeline], tuple[SearchTask, list[dict[int, int]]] | None, str]:
+    """The search as it is and calibrated, what it was calibrated on, and a sentence that says so."""
+    methods = {METHODS[0]: with_search(Pipeline([("fuse", MultimodalFuser())]).fit(task), task)}
+    counts = {role: int((~is_missing(part)).sum()) for role, part in task.corpus.items()}
+    if calibrator is None and min(counts.values()) < ENOUGH:
+        found = " and ".join(f"{n} {'texts' if role == 'text' else 'pictures'}" for role, n in counts.items())
+        return (
+            methods,
+            None,
+            f"Nothing was calibrated: {found} in this folder are too few ({ENOUGH} of each are needed).",
+        )
+    calibrated = calibrate(task.corpus, calibrator)
+    methods[METHODS[2 if hasattr(calibrated["fuse"], "spread_") else 1]] = with_search(calibrated, task)
+    learned = "Means come from a file, scales" if calibrator is not None else "Means and scales come"
+    return (
+        methods,
+        asked_by_texts(task.corpus) if counts["text"] else None,
+        f"{learned} from the {len(task.corpus)} documents of this folder, its texts standing in for queries; the "
+        "judgements were not used.",
+    )
+
+
+def _inside(folder: Path, paths: Sequence[tuple[Path, ...]]) -> np.ndarray:
+    """Which documents lie in the folder; links that lead out of it are left out, since a report is passed on."""
+    home = folder.resolve()
+    inside = np.array([all(path.resolve().is_relative_to(home) for path in found) for found in paths])
+    if not inside.all():
+        away = [str(path) for found, stays in zip(paths, inside, strict=True) if not stays for path in found]
+        warn(f"left out, since links lead out of {folder}: {_some(away)}")
+    return inside
+
+
+def _read_judgements(path: Path) -> tuple[list[str], list[list[tuple[int, str]]]]:
+    """Queries, and the paths that are relevant to each with the numbers of their lines, from lines of JSON."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text: {error.reason} at byte {error.start}") from None
     queries, relevant = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            found = json.loads(line)
-            query, paths = found["query"], found["relevant"]
-            valid = isinstance(query, str) and query.strip() and isinstance(paths, list)
-        except (ValueError, KeyError, TypeError):
-            valid = False
-        if not valid or not all(isinstance(each, str) for each in paths):
-            raise ValueError(
-                f'{path}, line {number}: expected {{"query": "a red bicycle", "relevant": ["bike.jpg"]}}; got {line!r}'
-            )
-        queries.append(query)
-        relevant.append(paths)
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            query, paths = _read_line(f"{path}, line {number}", line)
+            queries.append(query)
+            relevant.append([(number, each) for each in paths])
     if not queries:
-        raise ValueError(f'{path} holds no query; a line is {{"query": "a red bicycle", "relevant": ["bike.jpg"]}}')
+        raise ValueError(f"{path} holds no query; a line is {_LINE}")
     return queries, relevant
 
 
+def _read_line(where: str, line: str) -> tuple[str, list[str]]:
+    try:
+        found = json.loads(line)
+        query, paths = found["query"], found["relevant"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        query, paths = None, None
+    valid = isinstance(query, str) and query.strip() and isinstance(paths, list)
+    if not valid or not all(isinstance(each, str) for each in paths):
+        raise ValueError(f"{where}: expected {_LINE}; got {line[:80]!r}{' ...' if len(line) > 80 else ''}")
+    return query, paths
+
+
 def _rows_of(
-    relevant: list[list[str]], row_of: Mapping[str, int], folder: Path, judgements: Path
+    relevant: Sequence[Sequence[tuple[int, str]]], row_of: Mapping[str, int], folder: Path, judgements: Path
 ) -> list[dict[int, int]]:
     """Grades by document row; a path without a file is an error, a file that is no document a warning."""
-    named = {path for paths in relevant for path in paths}
-    outside = sorted(path for path in named if Path(path).is_absolute() or ".." in Path(path).parts)
-    if outside:
-        raise ValueError(f"{judgements} names paths that leave the folder: {', '.join(outside[:5])}")
-    gone = sorted(path for path in named if not (folder / path).is_file())
-    if gone:
-        raise FileNotFoundError(
-            f"{judgements} names {len(gone)} files that are not in {folder}: {', '.join(gone[:5])}"
-            f"{', ...' if len(gone) > 5 else ''}"
-        )
-    unread = sorted(path for path in named if path not in row_of)
+    qrels, unread = [], []
+    for line in relevant:
+        names = [_in_folder(path, folder, f"{judgements}, line {number}", row_of) for number, path in line]
+        qrels.append({row_of[name]: 1 for name in names if name in row_of})
+        unread += [name for name in names if name not in row_of]
     if unread:
-        warn(f"{judgements}: no documents, or unreadable: {', '.join(unread[:5])}{', ...' if len(unread) > 5 else ''}")
-    qrels = [{row_of[path]: 1 for path in paths if path in row_of} for paths in relevant]
+        warn(f"{judgements}: no documents, or unreadable: {_some(sorted(set(unread)))}")
     if not any(qrels):
         raise ValueError(f"{judgements}: its {len(qrels)} queries mark no document relevant that could be read")
     return qrels
+
+
+def _in_folder(path: str, folder: Path, where: str, row_of: Mapping[str, int]) -> str:
+    """A path as it is from the folder; an error where there is no such file in it."""
+    given = Path(path)
+    if given.is_absolute() and given.is_relative_to(folder.absolute()):
+        path = given.relative_to(folder.absolute()).as_posix()
+    name = posixpath.normpath(path)
+    if name.startswith(("/", "../")) or name == "..":
+        raise ValueError(f"{where}: {path!r} leaves the folder {folder}")
+    if not (folder / name).is_file():
+        alike = [known for known in row_of if PurePosixPath(known).name == PurePosixPath(name.replace("\\", "/")).name]
+        hint = f"; did you mean {alike[0]!r}?" if alike else ""
+        raise FileNotFoundError(f"{where}: {path!r} is not in {folder}{hint}")
+    return name
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -110,8 +110,8 @@ def _add_model(command: argparse.ArgumentParser) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from grclip._demo import run_demo
-    from grclip._judged import METHODS, N_CALIBRATION
+    from grclip._demo import N_CALIBRATION, run_demo
+    from grclip._judged import METHODS
     from grclip._sheet import save_sheet
 
     _check_save(options.save)
@@ -172,11 +172,14 @@ def _models(options: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from grclip._judged import judged_folder, scenes
+    from grclip._demo import scenes
+    from grclip._judged import judged_folder
     from grclip._report import report
 
     if (options.folder is None) != (options.queries is None):
         raise ValueError("a folder and its judged queries go together: grclip report FOLDER --queries FILE")
+    if options.queries is not None and not options.queries.is_file():
+        raise FileNotFoundError(f"--queries {options.queries}: no such file")
     if not options.out.absolute().parent.is_dir():
         raise FileNotFoundError(f"--out {options.out}: no such folder: {options.out.absolute().parent}")
     if options.folder is None:
@@ -185,7 +188,7 @@ def _report(options: argparse.Namespace) -> None:
     else:
         found, title = (
             judged_folder(options.folder, options.queries, *_models(options)),
-            f"Search in {options.folder.name}",
+            f"Search in {options.folder.resolve().name}",
         )
     page = report(
         found.task,
@@ -195,6 +198,7 @@ def _report(options: argparse.Namespace) -> None:
         options.out,
         k=min(10, len(found.task.corpus)),
         title=title,
+        note=found.note,
         calibration=found.calibration,
     )
     print(f"{page}: {page.stat().st_size / 1e6:.1f} MB; open it in a browser")

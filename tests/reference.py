@@ -94,11 +94,16 @@ def modality_gap(a, b, related=None):
         [cosine for pair, cosine in found.items() if pair not in (related or ())]
         for found in (cosines, centred_cosines)
     )
-    within = [np.mean([rows[i] @ rows[j] for i, j in combinations(rows, 2)] or 1) for rows in sides]
+    within = [np.mean([rows[i] @ rows[j] for i, j in combinations(rows, 2)] or np.nan) for rows in sides]
     apart, inside = 1 - np.mean(paired or np.nan), 1 - np.mean(within)
+    scatter = [
+        np.mean([(row - mean) @ (row - mean) for row in rows.values()]) / len(rows)
+        for rows, mean in zip(sides, means, strict=True)
+    ]
     difference = means[0] - means[1]
     return {
         "distance": np.sqrt(sum(difference**2)),
+        "distance_by_chance": np.sqrt(sum(scatter)),
         "paired_cosine": np.mean(paired) if paired else None,
         "unpaired_cosine": np.mean(unpaired) if unpaired else None,
         "relative_gap": apart / (apart + inside) if apart + inside > 1e-9 else None,

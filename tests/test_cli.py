@@ -219,7 +219,7 @@ class TestReport:
             (row,) = judged
             assert corpus["text"][i] == found.items.corpus["text"][row]
             assert (corpus["image"][i] is None) == (found.items.corpus["image"][row] is None)
-        ranking = found.methods["calibrated"].predict(found.task)
+        ranking = found.methods["means removed, one scale"].predict(found.task)
         raw = found.methods["raw"].predict(found.task)
         assert ndcg_score(found.qrels, ranking) > max(0.9, ndcg_score(found.qrels, raw))
 
@@ -249,8 +249,11 @@ class TestReport:
             ('\n{"query": "red", "relevant": [', "line 2: expected"),
             ("[1]", "line 1: expected"),
             ("", "holds no query"),
-            ('{"query": "red", "relevant": ["gone.png"]}', "names 1 files that are not in"),
-            ('{"query": "red", "relevant": ["../queries.jsonl"]}', "leave the folder"),
+            ('{"query": "red", "relevant": ["gone.png"]}', "line 1: 'gone.png' is not in"),
+            ('{"query": "red", "relevant": ["../queries.jsonl"]}', "line 1: '../queries.jsonl' leaves the folder"),
+            ('{"query": "red", "relevant": ["things/00.png"]}', "line 1: 'things/00.png' is not in"),
+            ('{"query": "red", "relevant": ["/etc/passwd"]}', "line 1: '/etc/passwd' leaves the folder"),
+            ("[" * 100_000, "line 1: expected"),
             ('{"query": "red", "relevant": []}', "mark no document relevant"),
         ],
     )
@@ -265,6 +268,54 @@ class TestReport:
         assert err.count("\n") == 1
         assert message in err
         assert not page.exists()
+
+    def test_paths_as_people_write_them(self, folder, tmp_path):
+        known = next(path for path in folder.rglob("0*.*") if path.parent != folder)
+        name = known.relative_to(folder).as_posix()
+        lines = [
+            json.dumps({"query": "a red\u2028square", "relevant": [path]}, ensure_ascii=False)
+            for path in (name, f"./{name}", f"deep/../{name}", str(known.absolute()))
+        ]
+        (tmp_path / "q.jsonl").write_text("\r\n".join(lines), encoding="utf-8-sig")
+        found = judged_folder(folder, tmp_path / "q.jsonl", toy_encoder())
+        assert found.qrels == [found.qrels[0]] * 4
+        assert len(found.qrels[0]) == 1
+
+    def test_a_name_that_is_elsewhere_in_the_folder_is_offered(self, folder, tmp_path):
+        known = next(path for path in folder.rglob("0*.*") if path.parent != folder)
+        (tmp_path / "q.jsonl").write_text(json.dumps({"query": "red", "relevant": [f"wrong\\{known.name}"]}))
+        with pytest.raises(FileNotFoundError, match=rf"did you mean 'deep/{known.name}'\?"):
+            judged_folder(folder, tmp_path / "q.jsonl", toy_encoder())
+
+    def test_links_that_lead_out_of_the_folder_are_left_out(self, folder, queries, tmp_path):
+        (tmp_path / "secret.txt").write_text("the password")
+        (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
+        with pytest.warns(UserWarning, match=r"links lead out of .*link\.txt"):
+            found = judged_folder(folder, queries, toy_encoder())
+        assert "the password" not in found.items.corpus["text"].tolist()
+
+    @pytest.mark.parametrize("ending", ["png", "txt"])
+    def test_a_folder_of_one_kind_is_shown_as_it_is(self, folder, queries, tmp_path, ending):
+        one = tmp_path / "one"
+        one.mkdir()
+        for path in folder.rglob(f"*.{ending}"):
+            (one / path.name).write_bytes(path.read_bytes())
+        name = next(one.iterdir()).name
+        (tmp_path / "q.jsonl").write_text(json.dumps({"query": "red", "relevant": [name]}))
+        found = judged_folder(one, tmp_path / "q.jsonl", toy_encoder())
+        assert list(found.methods) == ["raw"]
+        assert found.calibration is None
+        assert found.note.startswith("Nothing was calibrated: ")
+
+    def test_what_it_was_calibrated_on_is_on_the_page(self, capsys, folder, queries, tmp_path):
+        page = tmp_path / "page.html"
+        run(capsys, "report", folder, "--queries", queries, "--model", "toy", "--out", page)
+        assert "the judgements were not used" in page.read_text(encoding="utf-8")
+
+    def test_a_file_that_is_no_text(self, folder, tmp_path):
+        (tmp_path / "q.jsonl").write_bytes(b"\xff\xfe\x00")
+        with pytest.raises(ValueError, match=r"q\.jsonl is no UTF-8 text"):
+            judged_folder(folder, tmp_path / "q.jsonl", toy_encoder())
 
     def test_a_folder_and_its_queries_go_together(self, capsys, folder, tmp_path):
         for words in (["report", folder], ["report", "--queries", tmp_path / "q.jsonl"]):

@@ -198,13 +198,14 @@ class TestAlphaCurve:
             assert not hasattr(method[-2], "n_features_in_")
 
     def test_steps_before_the_search_are_fitted_with_qrels(self, complete):
-        task = SearchTask(complete[0].queries, Items({"text": complete[0].queries["query"][::-1]}))
+        asked = complete[0].queries["query"][::-1]
+        task = SearchTask(complete[0].queries, Items({"text": asked, "image": asked}))
         qrels = [{39 - i: 1} for i in range(40)]
         method, some = make_pipeline(NeedsQrels(), *raw()), (task[:20], qrels[:20])
         assert np.isfinite(alpha_curve(task, qrels, method, [0.5]).mean("pipeline"))
         assert np.isfinite(alpha_curve(task, qrels, method, [0.5], calibration=some).mean("pipeline"))
         found = calibration_size(task, qrels, method, some, [5, 20], n_repeats=2)
-        assert np.isfinite(found.scores.scores["pipeline"]).all()
+        assert np.isfinite(found.scores.mean("pipeline")).all()
         assert not hasattr(method[0], "seen_")
 
     def test_where_it_is_calibrated_matters(self, complete):
@@ -273,11 +274,12 @@ class TestCalibrationSize:
         assert found.scores.values.tolist() == found.errors.values.tolist() == [10, 30]
         assert set(found.errors.scores) == set(found.expected) == {"query", "text", "image"}
         for role in found.expected:
-            np.testing.assert_allclose(found.errors.scores[role][1], 0, atol=1e-15)
+            assert np.isnan(found.errors.scores[role][1]).all(), "the mean of all rows has no distance to itself"
+            assert f"{role}, n=30, not measurable: these are all rows" in found.errors.notes
             assert (found.errors.scores[role][0] > 0.01).all()
         for name, method in methods.items():
             whole = ndcg_score(qrels, clone(method).fit(*calibration).predict(task))
-            np.testing.assert_allclose(found.scores.scores[name][1], whole)
+            np.testing.assert_allclose(found.scores.scores[name][1], [whole, np.nan])
         assert len(set(found.scores.scores["scaled"][0])) == 2
 
     def test_the_error_is_what_theory_expects(self, rng):
@@ -305,7 +307,7 @@ class TestCalibrationSize:
         found = calibration_size(task, qrels, {"scaled": centred(equalize=True)}, (task, qrels), [1, 30], n_repeats=3)
         assert np.isnan(found.scores.scores["scaled"][0]).all()
         assert np.isnan(found.scores.mean("scaled")[0])
-        assert np.isfinite(found.scores.scores["scaled"][1]).all()
+        assert np.isfinite(found.scores.scores["scaled"][1]).tolist() == [True, False, False], "all rows are one subset"
         assert found.scores.notes
         assert all(note.startswith("scaled, n=1, not measurable in a subset: ") for note in found.scores.notes)
         assert found.scores.notes[0] in str(found)
@@ -322,12 +324,12 @@ class TestCalibrationSize:
         found = calibration_size(task, qrels, centred(), (task, qrels), [10, 20, 25], n_repeats=2)
         rows = {role: int((~np.isnan(task.corpus[role][:, 0])).sum()) for role in ("text", "image")}
         assert rows == {"text": 20, "image": 20}
+        why = {20: "these are all rows", 25: "the role has 20 rows"}
         assert found.errors.notes == tuple(
-            f"{role}, n=25, not measurable: the role has 20 rows" for role in ("text", "image")
+            f"{role}, n={n}, not measurable: {why[n]}" for role in ("text", "image") for n in (20, 25)
         )
         for role in rows:
-            np.testing.assert_allclose(found.errors.scores[role][1], 0, atol=1e-15)
-            assert np.isnan(found.errors.scores[role][2]).all()
+            assert np.isnan(found.errors.scores[role]).tolist() == [[False] * 2, [True] * 2, [True] * 2]
 
     def test_a_role_of_none(self, complete):
         task, qrels = complete

@@ -16,6 +16,7 @@ from grclip.diagnostics import modality_gap
 
 MEASURES = [
     "distance",
+    "distance_by_chance",
     "paired_cosine",
     "unpaired_cosine",
     "relative_gap",
@@ -225,13 +226,16 @@ class TestNotMeasurable:
         for gap, why in (
             (modality_gap({"a": x, "b": x + 1}), "rows of a dict are not paired; use Items, whose parts share rows"),
             (modality_gap(task), "give qrels, which say what belongs together"),
-            (modality_gap(task, [{0: 0}, *({},) * 29]), "no row has both parts"),
+            (modality_gap(task, [{0: 0}, *({},) * 29]), "qrels mark no document with this part"),
             (modality_gap(Items({"a": half, "b": other})), "no row has both parts"),
         ):
             (pair,) = gap.pairs.values()
             assert pair.notes == dict.fromkeys(("paired_cosine", "relative_gap"), f"not measurable: {why}")
+            unknown = "dict" in why or "give qrels" in why
+            assert pair.n_paired == (None if unknown else 0)
+            assert ("take all rows for unrelated" in str(gap)) == unknown
             assert measured(pair)["unpaired_cosine"] is not None
-            assert f"paired_cosine not measurable: {why}" in str(gap)
+            assert f"paired_cosine, relative_gap not measurable: {why}" in str(gap)
 
     def test_all_pairs_belong_together(self):
         task = SearchTask(Items({"query": [[1.0, 0.0]]}), Items({"text": [[1.0, 1.0], [0.0, 1.0]]}))
@@ -245,7 +249,9 @@ class TestNotMeasurable:
         assert pair.notes == {"by_dimension": "not measurable: the means do not differ"}
         assert pair.distance == pair.relative_gap == 0
         one = modality_gap(Items({"a": x[:1], "b": 3 * x[:1]}))["a", "b"]
-        assert one.notes["relative_gap"] == "not measurable: all rows are alike"
+        assert one.notes["relative_gap"] == "not measurable: a distance within a role needs two rows of each"
+        two = modality_gap(Items({"a": x[[0, 0]], "b": 3 * x[[0, 0]]}))["a", "b"]
+        assert two.notes["relative_gap"] == "not measurable: all rows are alike"
 
 
 @pytest.mark.parametrize(
@@ -318,3 +324,30 @@ def test_a_gpu_measures_the_gap_of_a_cpu(rng, cuda):
             assert there.n_rows == here.n_rows
             for name in MEASURES:
                 np.testing.assert_allclose(getattr(there, name), getattr(here, name), atol=1e-5, err_msg=name)
+
+
+def test_two_samples_of_one_distribution_are_apart_by_chance(rng):
+    """What a distance has to be compared with: few rows of many dimensions lie apart without any gap."""
+    distances, chances = [], []
+    for _ in range(40):
+        found = modality_gap({"a": rng.normal(size=(10, 64)), "b": rng.normal(size=(15, 64))})["a", "b"]
+        distances.append(found.distance**2)
+        chances.append(found.distance_by_chance**2)
+    assert np.mean(chances) == pytest.approx(np.mean(distances), rel=0.15)
+
+
+def test_rows_with_several_partners_stay_on_one_side(rng):
+    """Chains of near copies: a probe that sees a copy of a row in the other role learns to call it wrong."""
+    x = rng.normal(size=(200, 32))
+    task = SearchTask(Items({"query": x}), Items({"text": x + 0.01 * rng.normal(size=x.shape)}))
+    pairs = [{i: 1, i + 1: 1} if i % 2 == 0 else {i: 1} for i in range(200)]
+    found = [modality_gap(task, pairs, random_state=seed)["query", "text"].separability for seed in range(8)]
+    assert np.mean(found) == pytest.approx(0.5, abs=0.06)
+
+
+def test_dimensions_that_hold_half_of_the_gap():
+    x = np.eye(4)[[0] * 30]
+    pair = modality_gap(Items({"a": x, "b": x[:, [1, 0, 2, 3]]}))["a", "b"]
+    assert pair.half_in == 1
+    assert pair.by_dimension.tolist() == [0.5, 0.5, 0, 0]
+    assert modality_gap(Items({"a": x, "b": x}))["a", "b"].half_in is None

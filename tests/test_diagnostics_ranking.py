@@ -429,3 +429,30 @@ class TestCompare:
         for name in ("k", "n_resamples"):
             with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1; got 0"):
                 compare(*mixed, methods, **{name: 0})
+
+
+def test_more_queries_than_a_number_has_bits(rng):
+    """1,024 queries once overflowed: 2.0**1024 is no float."""
+    x = rng.normal(size=(1030, 8)).astype(np.float32)
+    task, qrels = SearchTask(Items({"query": x}), Items({"image": x})), [{i: 1} for i in range(1030)]
+    methods = {"a": raw().fit(task), "b": raw().fit(task)}
+    assert {row["ndcg_p"] for row in compare(task, qrels, methods, n_resamples=50).rows} == {None, 1.0}
+
+
+def test_a_ranking_too_shallow_for_scores_by_kind_says_so():
+    task = texts_and_images(20, 1)
+    qrels = [dict.fromkeys(range(21), 1)]
+    shallow = modality_bias(task, [list(range(10))], qrels)
+    assert any("may be too low for 1 query (0)" in note for note in shallow.notes)
+    deep = modality_bias(task, [list(range(21))], qrels)
+    assert not any("too low" in note for note in deep.notes)
+    assert {row["kind"]: row["ndcg"] for row in deep.scores}["image"] == 1
+
+
+def test_the_share_of_relevant_documents(mixed):
+    task, _ = mixed
+    qrels = [{0: 1, 1: 1}, {3: 2}, *({1: 1} for _ in range(28))]
+    bias = modality_bias(task, [list(range(10))] * 30, qrels)
+    kinds = dict(zip(bias.kinds, bias.relevant_share, strict=True))
+    assert kinds == pytest.approx({"text": 1.5 / 30, "image": 28.5 / 30, "text+image": 0})
+    assert np.isnan(modality_bias(task, [list(range(10))] * 30).relevant_share).all()

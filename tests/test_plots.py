@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import warnings
+from itertools import pairwise
 
 import matplotlib
 import numpy as np
@@ -65,7 +66,8 @@ def pipelines(task, qrels):
 def bias(top=(0.9, 0.1), corpus=(0.6, 0.4), kinds=("text", "image"), k=10):
     top = np.array(top)
     interval = np.stack([top - 0.05, top + 0.02], axis=1)
-    return ModalityBias(k, kinds, np.array(corpus), top, interval, top[None], [], ())
+    unknown = np.full(len(kinds), np.nan)
+    return ModalityBias(k, kinds, np.array(corpus), top, interval, top[None], unknown, [], ())
 
 
 CURVE = {
@@ -591,7 +593,7 @@ def test_the_u_curve_draws_means_and_intervals_and_leaves_holes():
     assert np.isnan(display.lines_["flat"].get_ydata()[1])
     for x, low_high in zip((0, 0.5, 1), CURVE["p"].interval("raw"), strict=True):
         assert band_ends(display.bands_["raw"])[x] == pytest.approx(tuple(low_high))
-    assert display.ax_.get_xlabel() == "share of images in the corpus, p (0 to 1)"
+    assert display.ax_.get_xlabel() == "share of documents without text, p (0 to 1)"
     assert display.ax_.get_ylabel() == "NDCG@10 (0 to 1)"
     assert display.ax_.get_ylim()[0] == 0
 
@@ -619,6 +621,15 @@ def test_the_best_alpha_is_marked_and_named():
     assert [text.get_text() for text in display.figure_.legends[0].get_texts()] == ["raw (best: 0.4)", "none"]
     assert display.ax_.get_ylabel() == "NDCG@5 (0 to 1)"
     assert "alpha" in display.ax_.get_xlabel()
+
+
+def test_an_alpha_that_makes_no_difference_is_not_called_the_best():
+    scores = {"flat": np.array([[0.7, 0.7], [0.7004, 0.7004], [0.7, 0.7]]), "raw": np.array([[0.7], [0.7006], [0.7]])}
+    curve = Curve("alpha", np.array([0.0, 0.4, 1.0]), scores, "NDCG@5", "queries")
+    display = AlphaCurveDisplay.from_predictions(curve)
+    assert display.best_ == {"raw": 0.4}
+    told = [text.get_text() for text in display.figure_.legends[0].get_texts()]
+    assert told == ["flat (no difference)", "raw (best: 0.4)"]
 
 
 def test_lines_can_be_styled_by_long_and_short_names():
@@ -675,6 +686,20 @@ def test_what_is_no_curve_along_the_right_parameter_is_an_error(mixed):
         ReplacementCurveDisplay.from_estimator(pipelines(task, qrels), task, None)
 
 
+def test_a_task_in_the_place_of_the_methods_is_told_the_order(mixed):
+    task, qrels = mixed
+    methods = pipelines(task, qrels)
+    for display in (ReplacementCurveDisplay, AlphaCurveDisplay, TopKShareDisplay):
+        with pytest.raises(
+            TypeError, match=r"methods must be .*; got SearchTask: .* from_estimator\(methods, task, qrels\)"
+        ):
+            display.from_estimator(task, qrels, methods)
+    with pytest.raises(TypeError, match=r"from_estimator\(methods, task, qrels, calibration\)"):
+        CalibrationSizeDisplay.from_estimator(task, qrels, methods, (task, qrels))
+    with pytest.raises(TypeError, match=r"pipeline must be .*; got SearchTask: .*\(pipeline, task, qrels\)"):
+        SimilarityHistogramDisplay.from_estimator(task, methods["raw"])
+
+
 # CalibrationSizeDisplay
 
 
@@ -693,6 +718,24 @@ def test_scores_and_errors_over_the_number_of_rows():
     display.figure_.canvas.draw()
     assert "100" in [text.get_text() for text in left.get_xticklabels()]
     assert [text.get_text() for text in right.get_legend().get_texts()] == ["text", "image", "expected"]
+
+
+@pytest.mark.parametrize("sizes", [[20, 30, 40, 50, 60], [5, 10, 20, 50, 100, 200, 500, 600], [7], [1000, 4000, 9000]])
+def test_ticks_are_sizes_that_were_measured_and_do_not_overlap(sizes):
+    values = np.array(sizes)
+    scores, errors = (
+        Curve("n", values, {name: np.full((len(sizes), 1), 0.5)}, "NDCG@10", "random subsets") for name in ("a", "text")
+    )
+    display = CalibrationSizeDisplay.from_predictions(CalibrationSize(scores, errors, {}))
+    display.figure_.canvas.draw()
+    for ax in display.ax_:
+        assert not any(label.get_text() for label in ax.get_xticklabels(minor=True))
+        texts = [label for label in ax.get_xticklabels() if label.get_text()]
+        shown = [int(label.get_text().replace(",", "")) for label in texts]
+        assert set(shown) <= set(sizes)
+        assert {min(sizes), max(sizes)} <= set(shown)
+        boxes = [label.get_window_extent() for label in texts]
+        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 # TopKShareDisplay
@@ -729,6 +772,16 @@ def test_shares_are_measured_by_the_diagnostics(mixed):
         np.testing.assert_array_equal(display.biases[name].interval, expected.interval)
     assert not display.biases["raw"].scores
     assert TopKShareDisplay.from_estimator(methods["raw"], task, qrels, k=20).biases["pipeline"].scores
+
+
+def test_a_task_and_a_ranking_go_to_modality_bias_first(mixed):
+    task, qrels = mixed
+    ranking = pipelines(task, qrels)["raw"].predict(task)
+    for given in ((task,), (task, ranking), (task, ranking, qrels)):
+        with pytest.raises(
+            TypeError, match=r"takes the result of modality_bias.*; got SearchTask.*modality_bias\(task"
+        ):
+            TopKShareDisplay.from_predictions(*given)
 
 
 @pytest.mark.parametrize(

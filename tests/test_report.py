@@ -21,7 +21,7 @@ from grclip import ExactRetriever, Items, ModalityGapRemover, MultimodalFuser, S
 from grclip._report import report
 from grclip._report.cases import LONG, MOST, SIDE, group_queries
 from grclip.datasets import make_scenes, mix_kinds
-from grclip.diagnostics import compare
+from grclip.diagnostics import compare, modality_gap
 from grclip.encoders import toy_encoder
 
 pytest.importorskip("matplotlib")
@@ -115,7 +115,7 @@ class TestNumbers:
             assert heading.endswith(f"n = {found[0]['n_queries']}")
             for row in found:
                 p = row["ndcg_p"]
-                told = "reference" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+                told = "reference" if p is None else "< 0.001" if p < 0.001 else "1" if p == 1 else f"{p:.3f}"
                 scores = [f"{row[metric]:.3f}" for metric in ("ndcg", "recall", "reciprocal_rank")]
                 assert rows.pop(0) == [row["method"], *scores, told]
         assert not rows
@@ -175,6 +175,90 @@ class TestNumbers:
         assert "p-value" not in words(html).split("Notes")[1]
         assert {"missed", "found"} == set(re.findall(r'class="case" data-group="(\w+)"', html))
         assert len(re.findall('<div class="column">', html)) == len(re.findall("<article", html)) == 30
+
+    def test_the_head_says_what_the_calibration_is_for(self, scenes, page, small, tmp_path):
+        head = words(page.read_text("utf-8")).split("What the modality gap is")[0]
+        assert "150 queries, 150 documents (" in head
+        given = (
+            "Curves over alpha and calibration rows are fitted on 100 queries and 100 documents given as calibration."
+        )
+        assert given in head
+        assert "Encoder" not in head
+        assert f"Encoder: {scenes.task.encoder}." in words(page.read_text("utf-8"))
+        html = report(*small, path=tmp_path / "r.html", n_cases=0, note="Means of <b>600</b> others.").read_text(
+            "utf-8"
+        )
+        assert "(10 text, 10 image, 10 text + image). Means of &lt;b&gt;600&lt;/b&gt; others.</p>" in html
+
+    def test_one_scale_is_explained_with_the_spreads_of_the_method(self, scenes, page, small, tmp_path):
+        spreads = scenes.methods["one scale"][1].spread_
+        text, both = (spreads[frozenset(kind)] for kind in (["text"], ["text", "image"]))
+        said = words(page.read_text("utf-8"))
+        assert f"“one scale” has learned the spreads {text:.3f} for texts, " in said
+        assert f" and {both:.3f} for documents with text and image." in said
+        assert "One scale." not in words(report(*small, path=tmp_path / "r.html", n_cases=0).read_text("utf-8"))
+
+    def test_the_gap_that_is_left_is_told_and_why(self, scenes, tmp_path):
+        task, qrels = scenes.task, scenes.qrels
+        rows = table(report(task, qrels, scenes.methods, path=tmp_path / "r.html", n_cases=0).read_text("utf-8"), "gap")
+        left = modality_gap(scenes.methods["one scale"][0].transform(task), qrels)
+        assert rows[0][1:3] == ["Distance of the means", "Distance after"]
+        assert [row[2] for row in rows[1:]] == [f"{pair.distance:.3f}" for pair in left.pairs.values()]
+        assert "Still apart" not in words((tmp_path / "r.html").read_text("utf-8"))
+        moved = SearchTask(task.queries, task.corpus.replace({"image": task.corpus["image"][:, ::-1]}))
+        path = report(moved, qrels, scenes.methods, path=tmp_path / "r.html", n_cases=0)
+        said = words(path.read_text("utf-8"))
+        assert re.search(r"Still apart are .*text and image \(means \d\.\d+ apart before, \d\.\d+ after\)", said)
+        assert "were learned on other data than these" in said
+
+    def test_both_histograms_are_about_the_kind_that_stands_worst_before(self, page):
+        captions = re.findall(r"<h3>Similarities: .*?</figcaption>", page.read_text("utf-8"))
+        kinds = [re.search(r"relevant documents of the kind (.+?) score below", caption)[1] for caption in captions]
+        assert kinds == ["image", "image"]
+
+    def test_numbers_of_one_have_their_grammar(self, rng, tmp_path):
+        x = rng.normal(size=(3, 8))
+        task = SearchTask(Items({"query": x[:1]}), Items({"image": x}))
+        method = make_pipeline(MultimodalFuser(), ExactRetriever(k=2)).fit(task)
+        methods = {"a": method, "b": method}
+        said = words(report(task, [{0: 1}], methods, path=tmp_path / "r.html", k=2).read_text("utf-8"))
+        assert "1 query, 3 documents" in said
+        assert "over 1 query has p = 1 (" in said
+        assert "Of 1 query with a relevant document, 0 are fixed, 0 broken and 1 unchanged." in said
+        assert "1 queries" not in said
+
+    def test_a_kind_that_is_never_relevant_has_one_line(self, small, tmp_path):
+        task, qrels, methods = small
+        texts = [judged if "text" in task.corpus.kinds[i] else {} for i, judged in enumerate(qrels)]
+        html = report(task, texts, methods, path=tmp_path / "r.html", n_cases=0).read_text("utf-8")
+        assert sum("not measurable: no query has" in cell for row in table(html, "scores") for cell in row) == 1
+
+    def test_no_curve_over_alpha_where_no_document_has_both_parts(self, rng, tmp_path):
+        task, qrels = make_mixed(rng)
+        task.corpus["text"][2::3] = np.nan
+        methods = {"raw": make_pipeline(MultimodalFuser(), ExactRetriever()).fit(task)}
+        path = report(task, qrels, methods, path=tmp_path / "r.html", n_cases=0, calibration=(task, qrels))
+        said = words(path.read_text("utf-8"))
+        assert (
+            "Left out: the curve over alpha. It needs documents with both a text and another part; there are none."
+            in said
+        )
+
+    def test_a_search_without_fused_vectors_has_no_histogram(self, rng, tmp_path):
+        class ByText(ExactRetriever):
+            def kneighbors(self, X, **options):
+                return super().kneighbors(SearchTask(X.queries["query"], X.corpus["text"]), **options)
+
+        x = rng.normal(size=(30, 8))
+        task, qrels = SearchTask(Items({"query": x}), Items({"text": x, "image": -x})), [{i: 1} for i in range(30)]
+        method = ByText().fit(SearchTask(x, x))
+        path = report(task, qrels, {"own": method}, path=tmp_path / "r.html", n_cases=0, calibration=(task, qrels))
+        assert words(path.read_text("utf-8")).count("“own” is no pipeline that fuses each row into one vector") == 3
+
+    def test_a_bug_in_a_drawing_is_no_note(self, small, tmp_path, monkeypatch):
+        monkeypatch.setattr("grclip.plots.TopKShareDisplay.plot", lambda *_, **__: 1 + "")
+        with pytest.raises(TypeError, match="unsupported operand"):
+            report(*small, path=tmp_path / "r.html", n_cases=0)
 
     def test_without_calibration_the_page_says_how_to_get_more(self, small, tmp_path):
         said = words(report(*small, path=tmp_path / "r.html").read_text("utf-8"))
@@ -311,6 +395,16 @@ class TestCases:
         assert 'aria-label="drawn.png"' in html
         assert str(tmp_path) not in html
 
+    def test_a_document_of_which_nothing_can_be_shown_keeps_its_name(self, small, tmp_path):
+        task, qrels, methods = small
+        texts = [(None, "", " \n", "something")[i % 4] for i in range(30)]
+        html = report(task, qrels, methods, Items({"text": texts}), tmp_path / "r.html").read_text("utf-8")
+        hits = re.findall(r'<li class="hit[^>]*data-row="(\d+)">(.*?)</li>', html, re.DOTALL)
+        assert len({row for row, _ in hits}) > 20
+        for row, rest in hits:
+            shown = "text" in task.corpus.kinds[int(row)] and texts[int(row)] == "something"
+            assert (f">Document {row}<" in rest) != shown
+
     def test_a_page_without_cases_has_no_buttons(self, small, tmp_path):
         html = report(*small, path=tmp_path / "r.html", n_cases=0).read_text("utf-8")
         assert "<button" not in html
@@ -353,11 +447,22 @@ class TestBadInput:
                 "items have 3 rows of the queries, but task has 30",
             ),
             ({"items": Items({"text": np.eye(30)})}, TypeError, "role 'text' of items holds embeddings"),
+            (
+                {"items": Items({"caption": ["a"] * 30})},
+                ValueError,
+                "items have the roles 'caption' in the corpus, but task has 'text', 'image'",
+            ),
+            (
+                {"items": SearchTask(Items({"question": ["a"] * 30}), Items({"text": ["a"] * 30}))},
+                ValueError,
+                "items have the roles 'question' in the queries, but task has 'query'",
+            ),
             ({"items": ["a"] * 30}, TypeError, "items must be a SearchTask of raw Items"),
             ({"k": 31}, ValueError, "k=31 is larger than the corpus"),
             ({"k": 0}, ValueError, "k must be a whole number"),
             ({"n_cases": -1}, ValueError, "n_cases must be a whole number"),
             ({"title": 7}, TypeError, "title must be a str"),
+            ({"note": 7}, TypeError, "note must be a str"),
             ({"random_state": "a"}, TypeError, "random_state must be an int"),
             ({"calibration": 7}, TypeError, "calibration must be a pair"),
             ({"path": "no-such-folder/r.html"}, FileNotFoundError, "there is no folder"),

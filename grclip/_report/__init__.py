@@ -28,6 +28,7 @@ def report(
     *,
     k: int = 10,
     title: str | None = None,
+    note: str | None = None,
     calibration: tuple[SearchTask, Sequence[Mapping[int, float]]] | None = None,
     n_cases: int = 30,
     random_state: Any = 0,
@@ -45,14 +46,17 @@ def report(
         Pipelines that end in `ExactRetriever`. The first is what others are compared with ("before"), the last is
         "after". With one alone, the page shows it by itself.
     items : SearchTask or Items, default=None
-        Raw queries and corpus, or the raw corpus, of the same rows as task: strings, PIL images, paths of pictures. Of
-        sound and video the file name is shown. None shows row numbers and kinds.
+        Raw queries and corpus, or the raw corpus, of the same rows and roles as task: strings, PIL images, paths of
+        pictures. Of sound and video the file name is shown. A role may be left out; None shows row numbers and kinds.
     path : str or path-like, default="report.html"
         The file to write; replaced if it exists, and left as it was if anything fails.
     k : int, default=10
         Ranks that count.
     title : str, default=None
         Heading of the page.
+    note : str, default=None
+        A sentence or two for the head of the page: what the methods were calibrated on, say. None tells what
+        calibration, if given, is used for.
     calibration : tuple of SearchTask and list of dict, default=None
         Encoded task and qrels to fit on. With it, the page also has the curves over alpha and over the number of
         calibration rows, for which clones of the methods are fitted.
@@ -71,7 +75,8 @@ def report(
     TypeError
         If an argument is of another sort than said above, or items hold embeddings.
     ValueError
-        If lengths differ, methods are empty or not fitted, k or n_cases is out of range, or nothing is relevant.
+        If lengths differ, items have a role that task lacks, methods are empty or not fitted, k or n_cases is out of
+        range, or nothing is relevant.
     OSError
         If there is no folder to write to, or path is a folder.
     ModuleNotFoundError
@@ -112,12 +117,13 @@ def report(
     file = _check_path(path)
     asked = _check_search(task, qrels, methods, items, calibration, k, random_state)
     n_cases = 0 if n_cases == 0 else check_k(n_cases, name="n_cases")
-    if not isinstance(title, str | None):
-        raise TypeError(f"title must be a str or None; got {title!r}")
+    for name, words in (("title", title), ("note", note)):
+        if not isinstance(words, str | None):
+            raise TypeError(f"{name} must be a str or None; got {words!r}")
     for module in ("jinja2", "matplotlib", "PIL"):
         optional_import(module, "plots", "a report")
     numbers = gather(asked)
-    page = render(asked, numbers, draw_figures(asked, numbers), study(asked, numbers, n_cases), title)
+    page = render(asked, numbers, draw_figures(asked, numbers), study(asked, numbers, n_cases), title, note)
     _write(file, page)
     return file
 
@@ -170,6 +176,11 @@ def _check_items(items: Any, task: SearchTask) -> tuple[Items | None, Items | No
             raise ValueError(
                 f"items have {len(side)} rows of the {name}, but task has {len(encoded)}; pass the raw rows of the "
                 "same queries and documents"
+            )
+        if not set(side) <= set(encoded):
+            raise ValueError(
+                f"items have the roles {', '.join(map(repr, side))} in the {name}, but task has "
+                f"{', '.join(map(repr, encoded))}; call each part of items by its role in task"
             )
         vectors = [role for role in side if not is_raw(side[role])]
         if vectors:

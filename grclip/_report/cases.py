@@ -59,6 +59,12 @@ class Card:
     pictures: Sequence[Picture] = ()
     files: Sequence[tuple[str, str]] = ()
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing can be seen but its name."""
+        texts = any((text.start + text.rest).strip() for text in self.texts)
+        return not (texts or self.files or any(picture.thumbnail for picture in self.pictures))
+
 
 @dataclass(frozen=True)
 class Thumbnail:
@@ -220,7 +226,7 @@ def cards_of(
     there = {role: ~is_missing(found_in[role]) for role in found_in}
     cards = {}
     for row in rows:
-        parts = {role: part[row] for role, part in (items or {}).items() if role not in there or there[role][row]}
+        parts = {role: part[row] for role, part in (items or {}).items() if there[role][row]}
         present = {role: value for role, value in parts.items() if value is not None}
         cards[row] = make_card(f"{noun} {row}", present, modalities, gallery)
     return cards

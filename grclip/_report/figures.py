@@ -7,27 +7,34 @@ import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.pipeline import Pipeline
 
 from grclip import plots
 from grclip._columns import is_missing
 from grclip._optional import optional_import
 from grclip._report.measured import Numbers, Search
-from grclip._report.words import in_percent, kind_name, three_places
+from grclip._report.words import and_list, in_percent, kind_name, three_places
 from grclip.diagnostics import (
     Curve,
     alpha_curve,
     calibration_size,
     replacement_curve,
 )
-from grclip.items import SearchTask, modalities_of
+from grclip.items import Items, SearchTask, modalities_of
 
 ENOUGH_BOTH = 50
 """Documents with a text and something else that a U-curve is worth drawing of."""
 
+STILL_APART = 1 / 3
+"""Share of a distance of means beyond which two roles are still apart when means are removed."""
+
+TITLE_WIDTH = 60
+"""Letters of a line in the title of a drawing."""
 
 LARGEST_SVG = 150_000
 """Bytes of a drawing beyond which a picture of it is smaller."""
@@ -60,11 +67,12 @@ def draw_figures(asked: Search, numbers: Numbers) -> Figures:
     """All drawings that the data allow; those that they do not are told in the notes."""
     figures = Figures()
     _try(figures, figures.shares, "the shares in the top k", partial(_draw_shares, asked, numbers))
-    _try(figures, figures.gap, "the map of embeddings", partial(_draw_map, asked))
+    _try(figures, figures.gap, "the map of embeddings", partial(_draw_map, asked, numbers))
+    histograms = Histograms(asked)
     for name in dict.fromkeys((next(iter(asked.methods)), list(asked.methods)[-1])):
         what = f"the histogram of similarities of “{name}”"
-        _try(figures, figures.gap, what, partial(_draw_similarities, asked, name))
-    _try(figures, figures.curves, "scores by share of images", partial(_draw_replacement, asked))
+        _try(figures, figures.gap, what, partial(histograms.draw, name))
+    _try(figures, figures.curves, "scores by share of documents without text", partial(_draw_replacement, asked))
     if asked.calibration is not None:
         _try(figures, figures.curves, "the curve over alpha", partial(_draw_alpha, asked))
         _try(figures, figures.curves, "scores by calibration rows", partial(_draw_calibration, asked))
@@ -75,7 +83,7 @@ def _try(figures: Figures, section: list[Figure], what: str, draw: Callable[[], 
     """A drawing, or a note why these data or methods have none."""
     try:
         section.append(draw())
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         figures.notes.append(f"Left out: {what}. {str(error)[:1].upper()}{str(error)[1:]}.")
 
 
@@ -117,37 +125,45 @@ def _draw_shares(asked: Search, numbers: Numbers) -> Figure:
     )
     return _figure(
         f"Kinds of documents in the top {k}",
-        f"What the first {k} results are made of, beside the collection. The closer a search comes to the collection, "
-        "the less it matters to it what a document is made of.",
+        f"What the first {k} results are made of. A dashed line marks the share of a kind in the collection.",
         f"Bar chart of shares. Collection: {collection}. Top {k} by method: {told}.",
         plots.TopKShareDisplay.from_predictions(biases),
     )
 
 
-def _draw_map(asked: Search) -> Figure:
-    remover = _remover(asked)
-    if remover is None:
+def _draw_map(asked: Search, numbers: Numbers) -> Figure:
+    remover = None
+    if asked.remover is None or numbers.gap_after is None:
         display = plots.EmbeddingDisplay.from_predictions(asked.task, random_state=asked.random_state)
     else:
+        name, place = asked.remover
+        remover = asked.methods[name].steps[place][1]
         display = plots.EmbeddingDisplay.from_estimator(remover, asked.task, random_state=asked.random_state)
     panels = ["before", "after"] if remover is not None else ["as encoded"]
     told = "; ".join(f"{name}: {_centres(points)}" for name, points in zip(panels, display.points, strict=True))
     return _figure(
         "Map of the embeddings",
         "All vectors, flattened to the two directions in which they vary most. With a gap each role is a cloud of its "
-        "own" + (": left, as encoded. Right, with the mean of each role removed." if remover is not None else "."),
+        "own"
+        + (": left, as encoded. Right, with the mean of each role removed." if remover is not None else ".")
+        + _still_apart(numbers),
         f"Scatter plots of queries and documents by role. Distances of the centres of clouds, {told}.",
         display,
     )
 
 
-def _remover(asked: Search) -> Any:
-    """The first step of the last method that has learned means."""
-    for name in reversed(list(asked.methods)):
-        for _, step in getattr(asked.methods[name], "steps", []):
-            if hasattr(step, "means_"):
-                return step
-    return None
+def _still_apart(numbers: Numbers) -> str:
+    """The pairs of roles of which much of the gap is left, and why."""
+    if numbers.gap_after is None:
+        return ""
+    told = []
+    for roles, old in numbers.gap.pairs.items():
+        new = numbers.gap_after[roles]
+        if new.distance > max(STILL_APART * old.distance, 2 * new.distance_by_chance):
+            told.append(f"{and_list(roles)} (means {old.distance:.2f} apart before, {new.distance:.2f} after)")
+    if not told:
+        return ""
+    return f" Still apart are {', '.join(told)}: the means that are removed were learned on other data than these."
 
 
 def _centres(points: Mapping[str, NDArray]) -> str:
@@ -158,40 +174,75 @@ def _centres(points: Mapping[str, NDArray]) -> str:
     return ", ".join(f"{a} and {b} {np.linalg.norm(centres[a] - centres[b]):.2f}" for a, b in pairs)
 
 
-def _draw_similarities(asked: Search, name: str) -> Figure:
-    display = plots.SimilarityHistogramDisplay.from_estimator(
-        asked.methods[name], asked.task, asked.qrels, random_state=asked.random_state
-    )
-    middles = (display.edges[1:] + display.edges[:-1]) / 2
-    unrelated = {pair: float(shares @ middles) for pair, shares in display.unrelated.items()}
-    relevant = {pair: float(np.median(values)) for pair, values in (display.relevant or {}).items()}
-    told = [f"unrelated {kind_name(kind)} {value:.2f} on average" for (_, kind), value in unrelated.items()]
-    told += [f"relevant {kind_name(kind)} {value:.2f} in the median" for (_, kind), value in relevant.items()]
-    return _figure(
-        f"Similarities: {name}",
-        "How similar documents are to queries: histograms of unrelated ones, and a tick for each relevant one. "
-        + _ahead(display, relevant, asked.task.corpus.kinds),
-        f"Histograms of similarities to queries: {', '.join(told)}.",
-        display,
-    )
+@dataclass
+class Histograms:
+    """Histograms of similarities, whose captions are about one pair of kinds: that which stands worst in the first."""
+
+    asked: Search
+    pair: tuple[str, str] | None = None
+
+    def draw(self, name: str) -> Figure:
+        """The histogram of a method."""
+        _check_fuse(self.asked, name)
+        title = fill(f"Similarity to queries: {name}".replace("$", r"\$"), TITLE_WIDTH)
+        display = plots.SimilarityHistogramDisplay.from_estimator(
+            self.asked.methods[name],
+            self.asked.task,
+            self.asked.qrels,
+            random_state=self.asked.random_state,
+            name=title,
+        )
+        middles = (display.edges[1:] + display.edges[:-1]) / 2
+        unrelated = {pair: float(shares @ middles) for pair, shares in display.unrelated.items()}
+        relevant = {pair: float(np.median(values)) for pair, values in (display.relevant or {}).items()}
+        told = [f"unrelated {kind_name(kind)} {value:.2f} on average" for (_, kind), value in unrelated.items()]
+        told += [f"relevant {kind_name(kind)} {value:.2f} in the median" for (_, kind), value in relevant.items()]
+        return _figure(
+            f"Similarities: {name}",
+            "How similar documents are to queries: histograms of unrelated ones, and a tick for each relevant one. "
+            + self._ahead(display, relevant),
+            f"Histograms of similarities to queries: {', '.join(told)}.",
+            display,
+            name=title,
+        )
+
+    def _ahead(self, display: Any, relevant: Mapping[tuple[str, str], float]) -> str:
+        """How many unrelated documents come before the median relevant one of the pair that is told of."""
+        n_of = partial(_n_ahead, display, relevant, self.asked.task.corpus.kinds)
+        if self.pair is None and relevant:
+            self.pair = max(relevant, key=n_of)
+        if self.pair is None or self.pair not in relevant:
+            return "The further apart the two, the better the search."
+        return _told_ahead(self.pair[1], n_of(self.pair), relevant[self.pair])
 
 
-def _ahead(display: Any, relevant: Mapping[tuple[str, str], float], kinds: NDArray[np.str_]) -> str:
-    """How many unrelated documents come before the median relevant one of the kind that stands worst."""
-    worst: tuple[float, str, float] | None = None
-    for (query, kind), median in relevant.items():
-        above = {
-            far: shares[display.edges[:-1] >= median].sum() * (kinds == far).sum()
+def _check_fuse(asked: Search, *names: str) -> None:
+    """That methods have a step before the search that gives each row one vector."""
+    first = SearchTask(asked.task.queries[:1], asked.task.corpus[:1])
+    for name in names:
+        method = asked.methods[name]
+        fused = method[:-1].transform(first) if isinstance(method, Pipeline) and len(method) > 1 else first
+        if not isinstance(fused, SearchTask) or isinstance(fused.queries, Items):
+            raise ValueError(f"“{name}” is no pipeline that fuses each row into one vector before it searches")
+
+
+def _n_ahead(
+    display: Any, relevant: Mapping[tuple[str, str], float], kinds: NDArray[np.str_], pair: tuple[str, str]
+) -> float:
+    """How many unrelated documents of a collection are more similar to a query than the median relevant one."""
+    return float(
+        sum(
+            shares[display.edges[:-1] >= relevant[pair]].sum() * (kinds == far).sum()
             for (asker, far), shares in display.unrelated.items()
-            if asker == query
-        }
-        n = float(sum(above.values()))
-        if worst is None or n > worst[0]:
-            worst = n, kind, median
-    if worst is None:
-        return "The further apart the two, the better the search."
-    n, kind, median = worst
-    many = "Fewer than one unrelated document scores" if n < 1 else f"About {n:,.0f} unrelated documents score"
+            if asker == pair[0]
+        )
+    )
+
+
+def _told_ahead(kind: str, n: float, median: float) -> str:
+    """The number of unrelated documents ahead, in words."""
+    one = "Fewer than one unrelated document scores" if n < 0.5 else "About 1 unrelated document scores"
+    many = one if n < 1.5 else f"About {n:,.0f} unrelated documents score"
     return (
         f"Half of the relevant documents of the kind {kind_name(kind)} score below {median:.2f}. {many} more than that."
     )
@@ -204,7 +255,7 @@ def _draw_replacement(asked: Search) -> Figure:
     )
     told = "; ".join(f"{name}: {_ends(curve, name)}" for name in curve.scores)
     return _figure(
-        "Scores by share of images",
+        "Scores by share of documents without text",
         f"A collection of the {len(task.corpus):,} documents that have both, of which each keeps its text or, with a "
         "growing chance, the other part. With a gap the curve sags in the middle, where kinds compete. “Pushed down” "
         "shows what is left if documents of the other kind come last throughout.",
@@ -215,15 +266,7 @@ def _draw_replacement(asked: Search) -> Figure:
 
 def _with_both(asked: Search) -> tuple[SearchTask, list[dict[int, float]]]:
     """The documents with a text and something else, and the queries for which one of them is relevant."""
-    corpus = asked.task.corpus
-    known = dict(zip(corpus.roles, modalities_of(corpus.roles, asked.modalities), strict=True))
-    there = {
-        is_text: [~is_missing(part) for role, part in corpus.items() if (known[role] == "text") == is_text]
-        for is_text in (True, False)
-    }
-    if not all(there.values()):
-        raise ValueError("it needs documents with both a text and another part, and there are roles of one sort alone")
-    both = np.flatnonzero(np.any(there[True], axis=0) & np.any(there[False], axis=0))
+    corpus, both = asked.task.corpus, _rows_with_both(asked)
     if len(both) < max(ENOUGH_BOTH, asked.k):
         raise ValueError(
             f"it needs {max(ENOUGH_BOTH, asked.k)} documents with both a text and another part; there are {len(both)}"
@@ -237,21 +280,42 @@ def _with_both(asked: Search) -> tuple[SearchTask, list[dict[int, float]]]:
     return task, [own[query] for query in queries]
 
 
+def _rows_with_both(asked: Search) -> NDArray[np.intp]:
+    """Documents with a text and something else."""
+    corpus = asked.task.corpus
+    known = dict(zip(corpus.roles, modalities_of(corpus.roles, asked.modalities), strict=True))
+    there = {
+        is_text: [~is_missing(part) for role, part in corpus.items() if (known[role] == "text") == is_text]
+        for is_text in (True, False)
+    }
+    if not all(there.values()):
+        raise ValueError("it needs documents with both a text and another part, and there are roles of one sort alone")
+    return np.flatnonzero(np.any(there[True], axis=0) & np.any(there[False], axis=0))
+
+
 def _draw_alpha(asked: Search) -> Figure:
+    if not len(_rows_with_both(asked)):
+        raise ValueError("it needs documents with both a text and another part; there are none")
+    _check_fuse(asked, *asked.methods)
     curve = alpha_curve(asked.task, asked.qrels, asked.methods, calibration=asked.calibration, k=asked.k)
     told = "; ".join(f"{name}: {_ends(curve, name)}" for name in curve.scores)
-    best = ", ".join(f"{name} {curve.values[int(np.argmax(curve.mean(name)))]:g}" for name in curve.scores)
+    display = plots.AlphaCurveDisplay.from_predictions(curve)
+    best = [
+        f"“{name}” {display.best_[name]:g}" if name in display.best_ else f"“{name}” no difference"
+        for name in curve.scores
+    ]
     return _figure(
         "Weight of the text",
         "Documents with a text and another part get one vector, in which the text has weight alpha: 0 is the other "
-        f"part alone, 1 the text alone. Best here: {best}.",
+        f"part alone, 1 the text alone. Best here: {', '.join(best)}.",
         f"Lines of {curve.metric} over alpha. {told}.",
-        plots.AlphaCurveDisplay.from_predictions(curve),
+        display,
     )
 
 
 def _draw_calibration(asked: Search) -> Figure:
     assert asked.calibration is not None
+    _check_fuse(asked, *asked.methods)
     size = calibration_size(
         asked.task, asked.qrels, asked.methods, asked.calibration, k=asked.k, random_state=asked.random_state
     )

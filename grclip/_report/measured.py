@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +56,25 @@ class Search:
         told = (_attribute(method, "modalities") for method in self.methods.values())
         return next((modalities for modalities in told if modalities), {})
 
+    @property
+    def remover(self) -> tuple[str, int] | None:
+        """The last method that has learned means, and the place of its step that has."""
+        return self._last_with("means_")
+
+    @property
+    def spreads(self) -> tuple[str, Mapping[frozenset[str], float]] | None:
+        """The last method that puts kinds on one scale, and the spreads of sets of roles that it has learned."""
+        found = self._last_with("spread_")
+        return None if found is None else (found[0], self.methods[found[0]].steps[found[1]][1].spread_)
+
+    def _last_with(self, attribute: str) -> tuple[str, int] | None:
+        """The last method with a step that has learned something, and the place of its first such step."""
+        for name in reversed(list(self.methods)):
+            for place, (_, step) in enumerate(getattr(self.methods[name], "steps", [])):
+                if hasattr(step, attribute):
+                    return name, place
+        return None
+
 
 @dataclass(frozen=True)
 class Numbers:
@@ -63,6 +83,8 @@ class Numbers:
     comparison: Comparison
     biases: Mapping[str, ModalityBias]
     gap: ModalityGap
+    gap_after: ModalityGap | None
+    """What is left of the gap where a method has removed means."""
     judged: NDArray[np.intp]
 
     def row(self, method: str, kind: str = "all") -> Mapping[str, Any]:
@@ -90,8 +112,22 @@ def gather(asked: Search) -> Numbers:
         for name, rows in comparison.rankings.items()
     }
     gap = modality_gap(asked.task, asked.qrels, random_state=asked.random_state)
+    after = _gap_after(asked)
     judged = np.flatnonzero([any(grade > 0 for grade in judged.values()) for judged in asked.qrels])
-    return Numbers(comparison, biases, gap, judged)
+    return Numbers(comparison, biases, gap, after, judged)
+
+
+def _gap_after(asked: Search) -> ModalityGap | None:
+    """The gap that is left when the last method that has learned means has removed them."""
+    if asked.remover is None:
+        return None
+    name, place = asked.remover
+    removed = asked.methods[name][: place + 1].transform(asked.task)
+    if not isinstance(removed, SearchTask) or not isinstance(removed.queries, Items):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # rows of zeros: those of the task have been warned of
+        return modality_gap(removed, asked.qrels, random_state=asked.random_state)
 
 
 def study(asked: Search, numbers: Numbers, n_cases: int) -> Studies:

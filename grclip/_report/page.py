@@ -20,14 +20,13 @@ from grclip._report.figures import Figures
 from grclip._report.measured import Numbers, Search, Studies
 from grclip._report.story import notes_of, tell
 from grclip._report.words import in_percent, kind_name, p_value, printable, score_text, three_places
-from grclip.diagnostics import (
-    ModalityGap,
-)
 
 _HERE = Path(__file__).parent
 
 
-def render(asked: Search, numbers: Numbers, figures: Figures, studies: Studies, title: str | None) -> str:
+def render(
+    asked: Search, numbers: Numbers, figures: Figures, studies: Studies, title: str | None, note: str | None
+) -> str:
     """The page."""
     jinja2 = optional_import("jinja2", "plots", "a report")
     environment = jinja2.Environment(
@@ -55,14 +54,15 @@ def render(asked: Search, numbers: Numbers, figures: Figures, studies: Studies, 
         js=js,
         script_hash="sha256-" + base64.b64encode(hashlib.sha256(js.encode()).digest()).decode(),
         title=title or "What the modality gap does to this search",
-        story=tell(asked, numbers, studies),
+        story=tell(asked, numbers, studies, note),
         k=asked.k,
         before=names[0],
         n_methods=len(names),
         n_judged=len(numbers.judged),
         scores=_score_rows(numbers),
         shares=_share_rows(asked, numbers),
-        gap_rows=_gap_rows(numbers.gap),
+        gap_rows=_gap_rows(numbers),
+        removed_by=asked.remover[0] if asked.remover and numbers.gap_after else "",
         gap_notes=numbers.gap.notes,
         share_figures=figures.shares,
         gap_figures=figures.gap,
@@ -110,13 +110,14 @@ def _interval(ends: NDArray[np.float64]) -> str:
     return "" if np.isnan(ends).any() else f"{in_percent(ends[0]).removesuffix(' %')} to {in_percent(ends[1])}"
 
 
-def _gap_rows(gap: ModalityGap) -> list[dict[str, Any]]:
-    """Rows of the table of the gap."""
+def _gap_rows(numbers: Numbers) -> list[dict[str, Any]]:
+    """Rows of the table of the gap, with what is left of it where means were removed."""
     return [
         {
             "roles": f"{pair.roles[0]} and {pair.roles[1]}",
             "cells": [
                 three_places(pair.distance),
+                *([] if numbers.gap_after is None else [three_places(numbers.gap_after[pair.roles].distance)]),
                 three_places(pair.paired_cosine),
                 three_places(pair.unpaired_cosine),
                 in_percent(pair.separability),
@@ -124,7 +125,7 @@ def _gap_rows(gap: ModalityGap) -> list[dict[str, Any]]:
                 three_places(pair.centred_spread),
             ],
         }
-        for pair in gap.pairs.values()
+        for pair in numbers.gap.pairs.values()
     ]
 
 

@@ -12,7 +12,7 @@ from grclip._report.cases import (
 )
 from grclip._report.figures import Figures
 from grclip._report.measured import Numbers, Search, Studies
-from grclip._report.words import and_list, in_percent, kind_name, p_value, plural, three_places
+from grclip._report.words import and_list, counted, in_percent, kind_name, p_value, plural, three_places
 from grclip.diagnostics import (
     ModalityBias,
 )
@@ -21,7 +21,7 @@ CHANCE = 0.05
 """The p-value from which on a difference is said to be what chance may bring."""
 
 
-def tell(asked: Search, numbers: Numbers, studies: Studies) -> dict[str, Any]:
+def tell(asked: Search, numbers: Numbers, studies: Studies, note: str | None) -> dict[str, Any]:
     """What was found, in plain words."""
     names = list(asked.methods)
     before, after, k = names[0], names[-1], asked.k
@@ -31,7 +31,7 @@ def tell(asked: Search, numbers: Numbers, studies: Studies) -> dict[str, Any]:
     if len(names) == 1:
         lead += f" NDCG@{k} is {three_places(first['ndcg'])}."
         more, facts = [], [_fact(f"NDCG@{k}", three_places(first["ndcg"]), "1 is best")]
-        facts.append(_fact("Found in the top five", f"{totals['found']:,}", f"of {len(numbers.judged):,} queries"))
+        facts.append(_fact("Found in the top five", f"{totals['found']:,}", f"of {_queries(len(numbers.judged))}"))
         line = "A query is found when its first relevant document is in the top five, and missed otherwise."
         subject = f"one search, “{before}”"
     else:
@@ -51,25 +51,27 @@ def tell(asked: Search, numbers: Numbers, studies: Studies) -> dict[str, Any]:
         "line": line,
         "subject": subject,
         "meta": _meta(asked, numbers),
+        "calibrated": _calibrated(asked) if note is None else note,
+        "scale": _scale(asked, numbers),
         "choice": _choice(numbers, studies, "changes of rank" if len(names) > 1 else "ranks"),
     }
 
 
 def _choice(numbers: Numbers, studies: Studies, largest: str) -> str:
     """How many queries there are of each group, and which of them are shown."""
-    counted = and_list(
+    by_group = and_list(
         [
-            f"{total:,} are {name}" if i == 0 else f"{total:,} {name}"
+            f"{total:,} {'is' if total == 1 else 'are'} {name}" if i == 0 else f"{total:,} {name}"
             for i, (name, total) in enumerate(studies.totals.items())
         ]
     )
     n, n_shown = len(numbers.judged), len(studies.cases)
     some = (
-        f"Shown are {n_shown:,}, spread evenly over the groups as far as these go, the largest {largest} first: "
-        "extremes, not typical queries."
+        f"Shown {'is' if n_shown == 1 else 'are'} {n_shown:,}, spread evenly over the groups as far as these go, the "
+        f"largest {largest} first: extremes, not typical queries."
     )
     which = some if n_shown < n else f"All are shown, the largest {largest} of each group first."
-    return f"Of {n:,} queries with a relevant document, {counted}." + (f" {which}" if n_shown else "")
+    return f"Of {_queries(n)} with a relevant document, {by_group}." + (f" {which}" if n_shown else "")
 
 
 def _crowded(numbers: Numbers, method: str) -> str:
@@ -103,7 +105,7 @@ def _chance(last: Mapping[str, Any], k: int) -> str:
     n, p = last["n_queries"], last["ndcg_p"]
     verdict = "so chance does not explain it" if p < CHANCE else "so the two cannot be told apart"
     how = p_value(p) if p < 0.001 else f"= {p_value(p)}"
-    return f"The difference in NDCG@{k} over {n:,} queries has p {how} (paired randomisation test), {verdict}."
+    return f"The difference in NDCG@{k} over {_queries(n)} has p {how} (paired randomisation test), {verdict}."
 
 
 def _losses(numbers: Numbers, before: str, after: str) -> list[str]:
@@ -138,7 +140,7 @@ def _changes(numbers: Numbers, totals: Mapping[str, int], before: str, after: st
         _fact(
             "Queries fixed",
             f"{totals['fixed']:,}",
-            f"{totals['broken']:,} broken, {totals['unchanged']:,} unchanged",
+            f"into the top five; {totals['broken']:,} broken, {totals['unchanged']:,} unchanged",
         ),
     ]
 
@@ -150,9 +152,43 @@ def _fact(name: str, figure: str, aside: str) -> dict[str, str]:
 def _meta(asked: Search, numbers: Numbers) -> str:
     """What was searched."""
     n_documents, kinds = len(asked.task.corpus), asked.task.corpus.kinds
-    counted = ", ".join(f"{int((kinds == kind).sum()):,} {kind_name(kind)}" for kind in numbers.comparison.kinds)
-    encoder = f" Encoder: {asked.task.encoder}." if asked.task.encoder else ""
-    return f"{len(asked.task):,} queries, {n_documents:,} documents ({counted}).{encoder}"
+    by_kind = ", ".join(f"{int((kinds == kind).sum()):,} {kind_name(kind)}" for kind in numbers.comparison.kinds)
+    return f"{_queries(len(asked.task))}, {_documents(n_documents)} ({by_kind})."
+
+
+def _calibrated(asked: Search) -> str:
+    """What the calibration of the report is for."""
+    if asked.calibration is None:
+        return ""
+    task = asked.calibration[0]
+    return (
+        f"Curves over alpha and calibration rows are fitted on {_queries(len(task))} and "
+        f"{_documents(len(task.corpus))} given as calibration."
+    )
+
+
+def _scale(asked: Search, numbers: Numbers) -> str:
+    """What one scale means, with the spreads that a method has learned."""
+    if asked.spreads is None:
+        return ""
+    name, spreads = asked.spreads
+    kinds = {kind: spreads.get(frozenset(kind.split("+"))) for kind in numbers.comparison.kinds}
+    told = [f"{three_places(spread)} for {plural(kind)}" for kind, spread in kinds.items() if spread]
+    if not told:
+        return ""
+    return (
+        "Similarities of some kinds of documents can vary more widely than those of others, even after the means are "
+        "removed. Dividing document vectors by that spread puts all kinds on one scale. "
+        f"“{name}” has learned the spreads {and_list(told)}."
+    )
+
+
+def _queries(n: int) -> str:
+    return counted(n, "query", "queries")
+
+
+def _documents(n: int) -> str:
+    return counted(n, "document", "documents")
 
 
 def notes_of(asked: Search, numbers: Numbers, studies: Studies, figures: Figures) -> list[str]:
@@ -161,9 +197,7 @@ def notes_of(asked: Search, numbers: Numbers, studies: Studies, figures: Figures
     n_lost = len(studies.gallery.unreadable)
     if n_lost:
         shown = ", ".join(studies.gallery.unreadable[:TOP]) + (", …" if n_lost > TOP else "")
-        notes.append(
-            f"{n_lost} {'picture' if n_lost == 1 else 'pictures'} of the case studies cannot be read: {shown}."
-        )
+        notes.append(f"{counted(n_lost, 'picture', 'pictures')} of the case studies cannot be read: {shown}.")
     if asked.documents is None:
         notes.append("Documents are shown by their rows and kinds: the report was made without items.")
     if asked.queries is None and studies.cases:
@@ -179,4 +213,6 @@ def notes_of(asked: Search, numbers: Numbers, studies: Studies, figures: Figures
         "not to be compared."
     )
     notes.append("The p-values are not corrected for the number of rows in the table.")
+    if asked.task.encoder:
+        notes.append(f"Encoder: {asked.task.encoder}.")
     return notes

@@ -32,6 +32,11 @@ def plural(kind: str) -> str:
     return one.get(kind) or f"documents with {and_list(kind.split('+'))}"
 
 
+def counted(n: int, one: str, several: str) -> str:
+    """A number and what it counts."""
+    return f"{n:,} {one if n == 1 else several}"
+
+
 def and_list(words: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
@@ -56,4 +61,4 @@ def score_text(value: float) -> str:
 def p_value(p: float | None) -> str:
     if p is None:
         return "reference"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return "< 0.001" if p < 0.001 else "1" if p == 1 else f"{p:.3f}"

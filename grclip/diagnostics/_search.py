@@ -27,6 +27,8 @@ Judged = Sequence[Mapping[int, float]]
 
 def check_methods(methods: Any, *, fitted: bool = True) -> dict[str, Any]:
     """Methods by name, each a (fitted) pipeline that ends in a retriever; a bare one is called 'pipeline'."""
+    if isinstance(methods, list | tuple):
+        raise TypeError(f"methods is a {type(methods).__name__}; give a pipeline, or a dict from names to pipelines")
     named = dict(methods) if isinstance(methods, Mapping) else {"pipeline": methods}
     if not named:
         raise ValueError("methods is empty; give a pipeline, or a dict from names to pipelines")

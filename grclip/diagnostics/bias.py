@@ -41,6 +41,8 @@ class ModalityBias(Table):
         Bootstrap interval of ``top_share`` over queries; NaN, with a note, for a single query.
     per_query : ndarray of shape (n_queries, n_kinds)
         Share of each kind in the top k of each query; NaN for a query for which nothing was retrieved.
+    relevant_share : ndarray of shape (n_kinds,)
+        Share of each kind among the relevant documents of a query, mean over the queries; NaN without qrels.
     scores : list of dict
         Where qrels were given: NDCG, recall and reciprocal rank, over all ("all") and by kind of relevant document.
     notes : tuple of str
@@ -70,6 +72,7 @@ class ModalityBias(Table):
     top_share: NDArray[np.float64]
     interval: NDArray[np.float64]
     per_query: NDArray[np.float64]
+    relevant_share: NDArray[np.float64]
     scores: list[dict[str, Any]]
     notes: tuple[str, ...]
 
@@ -81,6 +84,7 @@ class ModalityBias(Table):
             {
                 "kind": kind,
                 "in corpus": float(self.corpus_share[i]),
+                **({"in relevant": float(self.relevant_share[i])} if self.scores else {}),
                 f"in top {self.k}": float(self.top_share[i]),
                 "from": float(self.interval[i, 0]),
                 "to": float(self.interval[i, 1]),
@@ -174,14 +178,46 @@ def modality_bias(
     interval = _interval(known, confidence, n_resamples, random_state)
     if len(known) < 2:
         notes.append("interval not measurable: a bootstrap over queries needs two of them")
+    else:
+        alike = [kind for kind, shares in zip(kinds, known.T, strict=True) if np.ptp(shares) == 0]
+        notes += [f"{kind}: the share is the same for all queries, so the interval is a point" for kind in alike]
     scores: list[dict[str, Any]] = []
+    relevant = np.full(len(kinds), np.nan)
     if judged is not None:
-        notes += judged_only(judged)[1]
+        relevant, left_out = _relevant_share(judged, found, kinds)
+        notes += left_out + _too_shallow(judged, lines, found, k)
         by_kind = scores_by_kind(judged, lines, found, k)
         scores = [{"kind": kind, **averages(by_kind[kind], kind)} for kind in ("all", *kinds)]
         notes += [f"{row['kind']}: {row['note']}" for row in scores if row["note"]]
     share = np.array([(found == kind).mean() for kind in kinds])
-    return ModalityBias(k, kinds, share, known.mean(axis=0), interval, per_query, scores, tuple(notes))
+    return ModalityBias(k, kinds, share, known.mean(axis=0), interval, per_query, relevant, scores, tuple(notes))
+
+
+def _relevant_share(
+    judged: Judged, of_documents: NDArray[np.str_], kinds: Sequence[str]
+) -> tuple[NDArray[np.float64], list[str]]:
+    """Share of each kind among the relevant documents of a query, mean over queries that have some."""
+    queries, left_out = judged_only(judged)
+    rows = [of_documents[[row for row, grade in judged[query].items() if grade > 0]] for query in queries]
+    return np.array([[(found == kind).mean() for kind in kinds] for found in rows]).mean(axis=0), left_out
+
+
+def _too_shallow(judged: Judged, lines: Sequence[Sequence[int]], of_documents: NDArray[np.str_], k: int) -> list[str]:
+    """A note where scores by kind would need documents beyond the end of the ranking."""
+    short = []
+    for query, (line, grades) in enumerate(zip(lines, judged, strict=True)):
+        relevant = {row for row, grade in grades.items() if grade > 0}
+        if len(line) < len(of_documents) and len(set(of_documents[list(relevant)])) > 1:
+            taken = max(
+                sum(row in relevant and of_documents[row] != kind for row in line) for kind in set(of_documents)
+            )
+            short += [query] if len(line) - taken < k else []
+    if not short:
+        return []
+    return [
+        f"scores by kind may be too low for {few(short, 'query', 'queries')} with relevant documents of several kinds: "
+        "their rankings end before rank k of what is left; retrieve more than k, or use compare"
+    ]
 
 
 def _check_ranking(ranking: Any, n_queries: int, n_documents: int, k: int) -> list[list[int]]:

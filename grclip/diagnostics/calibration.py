@@ -22,7 +22,7 @@ from grclip.metrics import ndcg_score
 SIZES = (5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CalibrationSize:
     """What a calibration set of n rows is worth; made by `calibration_size`.
 
@@ -31,7 +31,7 @@ class CalibrationSize:
     scores : Curve
         NDCG@k by method, for subsets of n queries and n documents.
     errors : Curve
-        By role: the distance of the mean of n rows from the mean of all rows.
+        By role: the distance of the mean of n rows from the mean of all rows; NaN, with a note, from these on.
     expected : dict of str to ndarray of shape (n_points,)
         By role: what n independent rows give, ``sqrt((1 - |mean|**2) / n)``. The measured error falls below it as n
         nears the number of rows that the subsets are drawn from.
@@ -51,6 +51,9 @@ class CalibrationSize:
     scores: Curve
     errors: Curve
     expected: Mapping[str, NDArray[np.float64]]
+
+    def __repr__(self) -> str:
+        return f"<CalibrationSize: {self.scores!r}, {self.errors!r}>"
 
     def __str__(self) -> str:
         return f"{self.scores}\n\n{self.errors}"
@@ -128,13 +131,14 @@ def calibration_size(
     ...                                                               ExactRetriever())
     >>> found = calibration_size(task, qrels, {"means removed": pipeline}, (task, qrels), [5, 20, 100])
     >>> found.errors.mean("image").round(2).tolist()
-    [0.14, 0.07, 0.0]
+    [0.14, 0.07, nan]
     """
     judged, named = check_judged(task, qrels), check_methods(methods, fitted=False)
     check_k(k)
     check_k(n_repeats, name="n_repeats")
     drawn_from, drawn_qrels = check_calibration(calibration)
-    points = _check_sizes(sizes, min(len(drawn_from), len(drawn_from.corpus)))
+    largest = min(len(drawn_from), len(drawn_from.corpus))
+    points = _check_sizes(sizes, largest)
     queries, notes = judged_only(judged)
     task, judged = task[queries], [judged[query] for query in queries]
     rng = check_random_state(random_state)
@@ -142,7 +146,7 @@ def calibration_size(
     failed: dict[str, None] = {}
     errors_of: dict[str, ValueError] = {}
     for i, n in enumerate(points.tolist()):
-        for repeat in range(n_repeats):
+        for repeat in range(n_repeats if n < largest else 1):  # all there are is one subset
             subset = _subset(drawn_from, drawn_qrels, n, rng)
             for name, method in named.items():
                 try:
@@ -200,8 +204,9 @@ def _errors(
             np.sqrt(max(0.0, 1 - float(mean @ mean)) / points) if len(usable) else np.full(len(points), np.nan)
         )
         for i, n in enumerate(points.tolist()):
-            if n > len(usable):
-                notes.append(f"{role}, n={n}, not measurable: the role has {len(usable)} rows")
+            if n >= len(usable):
+                few = f"the role has {len(usable)} rows" if n > len(usable) else "these are all rows"
+                notes.append(f"{role}, n={n}, not measurable: {few}")
                 continue
             for repeat in range(n_repeats):
                 rows = np.sort(usable[rng.permutation(len(usable))[:n]])

@@ -187,10 +187,12 @@ def compare(
         raise ValueError(f"baseline {baseline!r} is none of the methods: {', '.join(map(repr, named))}")
     check_k(n_resamples, name="n_resamples")
     _, notes = judged_only(judged)
-    depth = k + max(sum(grade > 0 for grade in query.values()) for query in judged)  # what a kind's scores leave out
-    found = {name: search(method, task, depth) for name, method in named.items()}
+    found = {name: search(method, task, k) for name, method in named.items()}
     of_documents, kinds = task.corpus.kinds, kinds_in_order(task.corpus)
-    scores = {name: scores_by_kind(judged, ranking, of_documents, k) for name, (_, ranking) in found.items()}
+    scores = {
+        name: scores_by_kind(judged, _deepened(named[name], task, judged, ranking, of_documents), of_documents, k)
+        for name, (_, ranking) in found.items()
+    }
     rng = as_generator(random_state)
     rows: list[Row] = []
     for name in named:
@@ -204,10 +206,25 @@ def compare(
         kinds=kinds,
         rows=rows,
         per_query={metric: {name: scores[name]["all"][metric] for name in named} for metric in METRICS},
-        rankings={name: ranking[:, :k] for name, (_, ranking) in found.items()},
-        similarities={name: similarities[:, :k] for name, (similarities, _) in found.items()},
+        rankings={name: ranking for name, (_, ranking) in found.items()},
+        similarities={name: similarities for name, (similarities, _) in found.items()},
         notes=tuple(notes),
     )
+
+
+def _deepened(
+    method: Any, task: SearchTask, judged: Judged, ranking: NDArray[np.intp], kinds: NDArray[np.str_]
+) -> list[list[int]]:
+    """The ranking, deeper where scores by kind leave out relevant documents of other kinds."""
+    lines = ranking.tolist()
+    relevant = [[row for row, grade in query.items() if grade > 0] for query in judged]
+    several = np.array([i for i, rows in enumerate(relevant) if len(set(kinds[rows])) > 1], dtype=np.intp)
+    if len(several):
+        depth = ranking.shape[1] + max(len(relevant[query]) for query in several)
+        deeper = search(method, task[several], depth)[1].tolist()
+        for query, line in zip(several.tolist(), deeper, strict=True):
+            lines[query] = line
+    return lines
 
 
 def _row(
@@ -234,7 +251,7 @@ def randomisation_test(
     """Two-sided p-values of paired differences (n, m): how often random signs make a sum as large, (m,)."""
     n, m = differences.shape
     seen = np.abs(differences.sum(axis=0)) - 1e-9 * np.abs(differences).sum(axis=0)  # equal sums, up to rounding
-    if 2.0**n <= n_resamples:
+    if n < n_resamples.bit_length():  # 2**n assignments, all of which can be tried
         signs = 1.0 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
         return (np.abs(signs @ differences) >= seen).mean(axis=0)
     reached = np.ones(m)  # the assignment that was seen

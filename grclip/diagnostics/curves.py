@@ -24,7 +24,7 @@ from grclip.diagnostics._search import (
     search_fitted_on,
 )
 from grclip.diagnostics._tables import Row, Table
-from grclip.items import SearchTask, modalities_of
+from grclip.items import Items, SearchTask, modalities_of
 from grclip.metrics import ndcg_score
 
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -226,6 +226,7 @@ def replacement_curve(
     pushed = f"{next(iter(named))}, pushed down"
     if push_down and pushed in named:
         raise ValueError(f"a method is called {pushed!r}, which is the name of the simulation; call it something else")
+    notes += _kept(task.corpus, modalities)
     scores = {name: np.empty((len(shares), n_repeats)) for name in [*named, *([pushed] if push_down else [])]}
     for i, share in enumerate(shares.tolist()):
         for repeat, seed in enumerate(seeds.tolist()):
@@ -267,11 +268,23 @@ def _pushed_down(method: Any, task: SearchTask, k: int, modalities: Mapping[str,
     return ranking
 
 
-def _modalities(items: Any, modalities: Mapping[str, str] | None) -> list[frozenset[str]]:
+def _modalities(items: Items, modalities: Mapping[str, str] | None) -> list[frozenset[str]]:
     """The modalities that each row has a part of."""
-    known = dict(zip(items.roles, modalities_of(items.roles, modalities), strict=True))
-    roles = np.array(items.roles)
-    return [frozenset(known[role] for role in roles[row]) for row in presence(items)]
+    known = np.array(modalities_of(items.roles, modalities))
+    kinds, of_rows = np.unique(presence(items), axis=0, return_inverse=True)
+    sets = [frozenset(known[kind].tolist()) for kind in kinds]
+    return [sets[i] for i in of_rows.ravel().tolist()]
+
+
+def _kept(corpus: Items, modalities: Mapping[str, str] | None) -> list[str]:
+    """A note on documents that stay as they are, whatever p is."""
+    sides = [("text" in found, bool(found - {"text"})) for found in _modalities(corpus, modalities)]
+    both = sum(text and other for text, other in sides)
+    if both in (0, len(corpus)):
+        return []
+    return [
+        f"{both} of {len(corpus)} documents have a text and something else; the others stay as they are for every p"
+    ]
 
 
 def _groups(of_rows: Sequence[frozenset[str]]) -> Iterator[tuple[frozenset[str], NDArray[np.intp]]]:
@@ -317,7 +330,8 @@ def alpha_curve(
     TypeError
         If task is no SearchTask of Items, or a method does not end in a retriever.
     ValueError
-        If a method has no parameter alpha, or several, if an alpha is none, or if qrels mark nothing relevant.
+        If a method has no parameter alpha, or several, if an alpha is none, if no query and no document has two
+        parts, or if qrels mark nothing relevant.
 
     See Also
     --------
@@ -348,7 +362,11 @@ def alpha_curve(
     fitted_on, fit_qrels = (task, qrels) if calibration is None else check_calibration(calibration)
     names = {name: _alpha_of(name, method) for name, method in named.items()}
     points = np.linspace(0, 1, 11).round(1) if alphas is None else _check_points("alphas", alphas)
+    if max(presence(side).sum(axis=1).max() for side in (task.queries, task.corpus)) < 2:
+        raise ValueError("no query and no document has two parts, so alpha, which weighs them, changes nothing")
     queries, notes = judged_only(judged)
+    if calibration is None:
+        notes.append("fitted for each alpha on the task that is measured; calibration=(task, qrels) takes another")
     task, judged = task[queries], [judged[query] for query in queries]
     scores = {name: np.empty((len(points), len(queries))) for name in named}
     for name, method in named.items():

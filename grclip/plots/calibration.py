@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from grclip.diagnostics import CalibrationSize, calibration_size
 from grclip.plots._canvas import Canvas, canvas, check_drawing, sample_line
 from grclip.plots._lines import draw_lines, looks_of_curve, score_label
+from grclip.plots._order import check_order
 from grclip.plots._palette import looks_of_kinds
+
+_DIGIT, _SPACE = 0.045, 0.05  # of the width of a panel
 
 
 class CalibrationSizeDisplay:
@@ -106,6 +110,7 @@ class CalibrationSizeDisplay:
             As `grclip.diagnostics.calibration_size` and `plot`.
         """
         check_drawing(ax, theme, "CalibrationSizeDisplay", panels=2)
+        check_order(methods, "methods, task, qrels, calibration")
         result = calibration_size(task, qrels, methods, calibration, **options)
         return cls(result).plot(ax=ax, theme=theme, line_kw=line_kw)
 
@@ -179,7 +184,8 @@ class CalibrationSizeDisplay:
             self.ax_, self.figure_ = np.array(drawn.axes, dtype=object), drawn.figure
             for panel in drawn.axes:
                 panel.set(xlabel="calibration rows (log scale)", xscale="log")
-                panel.xaxis.set_major_formatter("{x:g}")
+                panel.minorticks_off()
+                panel.set_xticks(*_ticks(self.result.scores.values))
             self._draw_scores(drawn, line_kw)
             self._draw_errors(drawn, line_kw)
         return self
@@ -202,3 +208,14 @@ class CalibrationSizeDisplay:
         ax.set(title="Error of the means", ylabel="distance (of unit vectors)", ylim=(0, None))
         dotted = sample_line(looks_of_kinds(["query"], drawn.theme)["query"], "expected", linestyle=":", marker="")
         drawn.panel_legend(1, [*self.error_lines_.values(), dotted], columns=2)
+
+
+def _ticks(sizes: NDArray[np.integer]) -> tuple[list[int], list[str]]:
+    """Sizes whose numbers do not run into each other on a log axis, and the numbers; both ends before all others."""
+    numbers = sorted({int(size) for size in sizes})
+    kept: list[int] = []
+    for size in dict.fromkeys([numbers[-1], numbers[0], *numbers]):
+        letters = [(len(f"{size:,}{other:,}") / 2, abs(np.log(size / other))) for other in kept]
+        if all(gap >= (_DIGIT * n + _SPACE) * np.log(numbers[-1] / numbers[0]) for n, gap in letters):
+            kept.append(size)
+    return sorted(kept), [f"{size:,}" for size in sorted(kept)]

@@ -1,4 +1,4 @@
-"""ReplacementCurveDisplay and AlphaCurveDisplay: a score along the share of images, and along alpha."""
+"""ReplacementCurveDisplay and AlphaCurveDisplay: a score along the share without text, and along alpha."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import numpy as np
 from grclip.diagnostics import Curve, alpha_curve, replacement_curve
 from grclip.plots._canvas import canvas, check_drawing
 from grclip.plots._lines import check_curve, draw_lines, looks_of_curve, score_label
+from grclip.plots._order import check_order
 from grclip.plots._palette import Theme
+
+_FLAT = 0.0005  # of a score, below which no three places differ
 
 
 class ReplacementCurveDisplay:
-    """The U-curve: how well a search does as texts in the corpus are replaced by images.
+    """The U-curve: how well a search does as texts in the corpus are replaced by images, or by what else there is.
 
     A search that treats all kinds alike is a level line between its two ends; with a modality gap the line sags where
-    texts and images are mixed. Make one with `from_estimator` or `from_predictions`.
+    kinds are mixed. Make one with `from_estimator` or `from_predictions`.
 
     Parameters
     ----------
@@ -104,6 +107,7 @@ class ReplacementCurveDisplay:
             As `grclip.diagnostics.replacement_curve` and `plot`.
         """
         check_drawing(ax, theme, "ReplacementCurveDisplay")
+        check_order(methods, "methods, task, qrels")
         curve = replacement_curve(task, qrels, methods, **options)
         return cls(curve).plot(ax=ax, theme=theme, name=name, line_kw=line_kw)
 
@@ -186,16 +190,17 @@ class ReplacementCurveDisplay:
             self.ax_, self.figure_ = drawn.axes[0], drawn.figure
             looks = looks_of_curve(self.curve, drawn.theme)
             self.lines_, self.bands_ = draw_lines(self.ax_, self.curve, looks, line_kw)
-            self.ax_.set(xlabel="share of images in the corpus, p (0 to 1)", ylabel=score_label(self.curve))
-            self.ax_.set(ylim=(0, 1.02), title="Score as images replace texts" if name is None else name)
+            self.ax_.set(xlabel="share of documents without text, p (0 to 1)", ylabel=score_label(self.curve))
+            self.ax_.set(ylim=(0, 1.02), title="Score as texts are replaced" if name is None else name)
             drawn.legend(list(self.lines_.values()), columns=2)
         return self
 
 
 class AlphaCurveDisplay:
-    """How well a search does along alpha, the weight of the text in documents that also have an image.
+    """How well a search does along alpha, the weight of the text in documents that also have another part.
 
-    The best alpha of each method is marked by a ring. Make one with `from_estimator` or `from_predictions`.
+    The best alpha of each method is marked by a ring, where it makes a difference. Make one with `from_estimator` or
+    `from_predictions`.
 
     Parameters
     ----------
@@ -213,7 +218,8 @@ class AlphaCurveDisplay:
     bands_ : dict of str to matplotlib PolyCollection
         Their 95 % intervals.
     best_ : dict of str to float
-        The alpha of the highest mean of each method, the lower one of equals.
+        The alpha of the highest mean of each method, the lower one of equals; none of a method whose means differ by
+        less than 0.0005.
 
     Raises
     ------
@@ -283,6 +289,7 @@ class AlphaCurveDisplay:
             As `grclip.diagnostics.alpha_curve` and `plot`.
         """
         check_drawing(ax, theme, "AlphaCurveDisplay")
+        check_order(methods, "methods, task, qrels")
         curve = alpha_curve(task, qrels, methods, **options)
         return cls(curve).plot(ax=ax, theme=theme, name=name, line_kw=line_kw)
 
@@ -366,15 +373,18 @@ class AlphaCurveDisplay:
             looks = looks_of_curve(self.curve, drawn.theme)
             self.lines_, self.bands_ = draw_lines(self.ax_, self.curve, looks, line_kw)
             self.best_ = {name: best for name in looks if (best := self._mark_best(name, drawn.theme)) is not None}
-            self.ax_.set(xlabel="weight of the text, alpha (0: image alone, 1: text alone)")
+            self.ax_.set(xlabel="weight of the text, alpha (0: other part alone, 1: text alone)")
             self.ax_.set(ylabel=score_label(self.curve), title="Score by weight of the text" if name is None else name)
             drawn.legend(list(self.lines_.values()), columns=2)
         return self
 
     def _mark_best(self, name: str, theme: Theme) -> float | None:
-        """Ring the highest mean of a method, and say where it is in the legend; nothing where no mean is known."""
+        """Ring the highest mean of a method, and say in the legend where it is; nothing where no mean is known."""
         mean = self.curve.mean(name)
         if np.isnan(mean).all():
+            return None
+        if np.nanmax(mean) - np.nanmin(mean) < _FLAT:
+            self.lines_[name].set_label(f"{name} (no difference)")
             return None
         best = int(np.nanargmax(mean))
         alpha = float(self.curve.values[best])

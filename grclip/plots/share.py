@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from grclip.diagnostics import ModalityBias, modality_bias
 from grclip.diagnostics._search import check_methods, search
+from grclip.items import SearchTask
 from grclip.plots._canvas import Canvas, canvas, check_drawing
+from grclip.plots._order import check_order
 from grclip.plots._palette import Look, Theme, looks_of_kinds
 
 _WIDTH = 0.8  # of a group of bars, where groups are 1 apart
@@ -114,6 +116,7 @@ class TopKShareDisplay:
             As `grclip.diagnostics.modality_bias` and `plot`.
         """
         check_drawing(ax, theme, "TopKShareDisplay")
+        check_order(methods, "methods, task, qrels")
         biases = {
             method: modality_bias(task, search(pipeline, task, k)[1], qrels, k=k, **options)
             for method, pipeline in check_methods(methods).items()
@@ -121,13 +124,17 @@ class TopKShareDisplay:
         return cls(biases).plot(ax=ax, theme=theme, name=name)
 
     @classmethod
-    def from_predictions(cls, biases: Any, *, ax: Any = None, theme: str = "light", name: str | None = None) -> Self:
+    def from_predictions(
+        cls, biases: Any, *unknown: Any, ax: Any = None, theme: str = "light", name: str | None = None
+    ) -> Self:
         """Draw shares that were measured.
 
         Parameters
         ----------
         biases : ModalityBias, or dict of str to ModalityBias
             By method, as `grclip.diagnostics.modality_bias` returns them, of one corpus and one k.
+        *unknown
+            Refused: a task and a ranking go to `grclip.diagnostics.modality_bias` first.
         ax : matplotlib Axes, default=None
             Axes to draw on; None makes a figure.
         theme : {"light", "dark"}, default="light"
@@ -147,6 +154,12 @@ class TopKShareDisplay:
         ValueError
             If biases are empty, or of several corpora or several k, or theme is unknown.
         """
+        if unknown or isinstance(biases, SearchTask):
+            raise TypeError(
+                f"from_predictions takes the result of modality_bias, or a dict of such by method; got "
+                f"{', '.join(type(each).__name__ for each in (biases, *unknown))}: call "
+                "from_predictions(modality_bias(task, ranking))"
+            )
         return cls(_checked(biases)).plot(ax=ax, theme=theme, name=name)
 
     def plot(self, *, ax: Any = None, theme: str = "light", name: str | None = None) -> Self:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from grclip._validation import check_k
 from grclip.plots._canvas import canvas, check_drawing, sample_line
+from grclip.plots._order import check_order
 from grclip.plots._pairs import Pair, Values, by_pair, fused_vectors, sampled_pairs
 from grclip.plots._palette import Look, Theme, looks_of_pairs
 
@@ -142,6 +143,7 @@ class SimilarityHistogramDisplay:
             If pipeline is not fitted.
         """
         check_drawing(ax, theme, "SimilarityHistogramDisplay")
+        check_order(pipeline, "pipeline, task, qrels", "a Pipeline that fuses and ends in ExactRetriever")
         vectors = fused_vectors(pipeline, task)
         kinds = (task.queries.kinds, task.corpus.kinds)
         pairs = sampled_pairs(vectors, kinds, qrels, check_k(max_rows, name="max_rows"), random_state)
