@@ -113,7 +113,7 @@ def take_float64(part: Array, rows: NDArray[np.intp]) -> NDArray[np.float64]:
     return as_tensor(taken).double().cpu().numpy()
 
 
-def sample_rows(rows: NDArray[np.intp], rng: np.random.RandomState) -> NDArray[np.intp]:
+def sample_rows(rows: NDArray[np.intp], rng: np.random.RandomState | np.random.Generator) -> NDArray[np.intp]:
     return rows if len(rows) <= SAMPLE else np.sort(rng.choice(rows, SAMPLE, replace=False))
 
 

@@ -391,7 +391,7 @@ class TestCompare:
             ({"a": raw()}, NotFittedError, r"methods\['a'\] is not fitted; fit it on a calibration task"),
             ({"a": make_pipeline(MultimodalFuser())}, TypeError, r"methods\['a'\] is Pipeline, .* end in a retriever"),
             ({"a": ModalityGapRemover()}, TypeError, r"methods\['a'\] is ModalityGapRemover, .* end in a retriever"),
-            (["a"], TypeError, r"methods\['pipeline'\] is list, which does not end in a retriever"),
+            (["a"], TypeError, r"methods is a list; give a pipeline, or a dict"),
             ({}, ValueError, "methods is empty"),
             ({1: raw()}, TypeError, "methods has the key 1; names are strings"),
         ],

@@ -42,7 +42,7 @@ ALLOWED = {
     "search": {"_kernels", "_validation", "_doc_link", "items", "_topk"},
     "metrics": {"_validation", "items"},
     "diagnostics": {"_kernels", "_validation", "_columns", "_spread", "items", "metrics", "datasets"},
-    "plots": {"_optional", "_validation", "items", "diagnostics"},
+    "plots": {"_optional", "_validation", "_columns", "items", "diagnostics"},
     "_report": {"_optional", "_validation", "_columns", "items", "diagnostics", "plots"},
     "__init__": {"items", "gap", "fusion", "search", "metrics", "diagnostics", "plots", "datasets", "_report"},
     "_optional": set(),

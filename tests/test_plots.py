@@ -797,3 +797,55 @@ def test_a_task_and_a_ranking_go_to_modality_bias_first(mixed):
 def test_biases_that_cannot_be_compared_are_errors(biases, error, match):
     with pytest.raises(error, match=match):
         TopKShareDisplay.from_predictions(biases)
+
+
+# What reviewers of a page would trip over
+
+
+def test_the_figure_of_the_caller_keeps_its_colour(whole):
+    task, qrels = whole
+    figure, axes = plt.subplots(1, 2, facecolor="black")
+    curve = alpha_curve(task, qrels, pipelines(task, qrels), [0, 1])
+    AlphaCurveDisplay.from_predictions(curve, ax=axes[0])
+    assert figure.get_facecolor() == (0, 0, 0, 1)
+
+
+def test_names_are_no_formulas_and_no_control_characters(whole):
+    task, qrels = whole
+    method = pipelines(task, qrels)["raw"]
+    display = AlphaCurveDisplay.from_estimator({"raw_{$": method, "$a$\x0b": method}, task, qrels, alphas=[0, 1])
+    display.figure_.canvas.draw()
+    shown = [text.get_text() for legend in display.figure_.legends for text in legend.get_texts()]
+    assert any(text.startswith("raw_{$") for text in shown)
+    assert any(text.startswith("$a$ ") for text in shown)
+
+
+def test_a_kind_has_one_colour_in_all_plots(rng):
+    x = rng.normal(size=(30, 8))
+    title, cover = x.copy(), x.copy()
+    title[::3], cover[1::3] = np.nan, np.nan
+    task, qrels = SearchTask(Items({"query": x}), Items({"title": title, "cover": cover})), [{i: 1} for i in range(30)]
+    method = make_pipeline(MultimodalFuser(), ExactRetriever(k=5)).fit(task)
+    histogram = SimilarityHistogramDisplay.from_estimator(method, task, qrels)
+    share = TopKShareDisplay.from_estimator({"raw": method}, task, k=5)
+    assert [document for _, document in histogram.unrelated] == list(next(iter(share.biases.values())).kinds)
+
+
+class Counting(ModalityGapRemover):
+    """A remover that counts the rows that it transforms."""
+
+    def transform(self, X):
+        type(self).rows = max(len(X.queries), len(X.corpus))
+        return super().transform(X)
+
+
+def test_only_what_is_drawn_is_transformed(rng):
+    x = rng.normal(size=(500, 8))
+    task = SearchTask(Items({"query": x[:40]}), Items({"text": x + 1, "image": x - 1}))
+    remover = Counting().fit(task)
+    display = EmbeddingDisplay.from_estimator(remover, task, max_rows=30)
+    assert Counting.rows <= 60
+    assert {len(points) for points in display.points[1].values()} == {30}
+    method = make_pipeline(remover, MultimodalFuser(), ExactRetriever()).fit(task)
+    SimilarityHistogramDisplay.from_estimator(method, task, [{i: 1} for i in range(40)], max_rows=20)
+    assert Counting.rows <= 40

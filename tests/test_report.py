@@ -18,8 +18,10 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
 from grclip import ExactRetriever, Items, ModalityGapRemover, MultimodalFuser, SearchTask
+from grclip._demo import scenes as scenes_of
 from grclip._report import report
 from grclip._report.cases import LONG, MOST, SIDE, group_queries
+from grclip._report.measured import Search
 from grclip.datasets import make_scenes, mix_kinds
 from grclip.diagnostics import compare, modality_gap
 from grclip.encoders import toy_encoder
@@ -123,13 +125,37 @@ class TestNumbers:
     def test_shares_are_counted(self, scenes, page):
         rows = table(page.read_text("utf-8"), "shares")[1:]
         kinds = scenes.task.corpus.kinds
-        for kind, n, share, *top in rows:
+        for kind, n, share, relevant, *top in rows:
             kind = kind.replace(" ", "")
             assert int(n) == (kinds == kind).sum()
+            assert float(relevant.split()[0]) == pytest.approx(float(share.split()[0]), abs=1.5), "one query a document"
             assert float(share.split()[0]) == pytest.approx(100 * (kinds == kind).mean(), abs=0.5)
             for cell, method in zip(top, scenes.methods.values(), strict=True):
                 found = (kinds[np.asarray(method.predict(scenes.task))] == kind).mean()
                 assert float(cell.split()[0]) == pytest.approx(100 * found, abs=0.5)
+
+    def test_a_kind_that_is_never_relevant_is_not_missed(self, rng, tmp_path):
+        x, missing = np.eye(60), np.full((60, 60), np.nan)
+        corpus = Items({"text": np.concatenate([x, missing]), "image": np.concatenate([missing, -x])})
+        task, qrels = SearchTask(Items({"query": x}), corpus), [{i: 1} for i in range(60)]
+        methods = {"raw": make_pipeline(MultimodalFuser(), ExactRetriever()).fit(task)}
+        said = words(report(task, qrels, methods, path=tmp_path / "r.html", n_cases=0).read_text("utf-8"))
+        assert "no kind of document is crowded out" in said
+
+    def test_curves_of_many_queries_are_measured_on_some(self, small, tmp_path, monkeypatch):
+        monkeypatch.setattr("grclip._report.figures.CURVE_QUERIES", 12)
+        task, qrels, _ = small
+        page = report(*small, path=tmp_path / "r.html", n_cases=0, calibration=(task, qrels))
+        assert "The curves are measured on 12 of the queries" in words(page.read_text("utf-8"))
+
+    def test_the_queries_of_the_curves_are_of_all_kinds(self):
+        """The first rows of the permutation that mixed the corpus are those of one kind."""
+        mixed = scenes_of(n=150)
+        search = Search(mixed.task, mixed.qrels, mixed.methods, None, None, None, 10, 0)
+        some = search.sampled(50, np.arange(150))
+        rows = [next(iter(judged)) for judged in some.qrels]
+        assert len(np.unique(mixed.task.corpus.kinds[rows])) == 3
+        np.testing.assert_array_equal(some.task.queries["query"], mixed.task.queries["query"][rows])
 
     def test_the_headline_says_who_is_missing_and_what_changes(self, scenes, page):
         rows = compare(scenes.task, scenes.qrels, scenes.methods, k=10).rows

@@ -15,7 +15,8 @@ from grclip._report.figures import draw_figures
 from grclip._report.measured import Search, gather, study
 from grclip._report.page import render
 from grclip._validation import check_k
-from grclip.diagnostics._search import check_methods, check_task
+from grclip.diagnostics._search import check_judged, check_methods, check_task
+from grclip.diagnostics.curves import check_calibration
 from grclip.items import Items, SearchTask
 
 
@@ -149,16 +150,14 @@ def _check_search(
     task: Any, qrels: Any, methods: Any, items: Any, calibration: Any, k: Any, random_state: Any
 ) -> Search:
     """The arguments, checked before any work."""
-    judged = check_task(task, qrels) or []
+    judged = check_judged(task, qrels)
     if not isinstance(methods, Mapping):
         raise TypeError(f"methods must be a dict from names to fitted pipelines; got {type(methods).__name__}")
     named = check_methods(methods)
     if not isinstance(random_state, Integral | None):
         raise TypeError(f"random_state must be an int or None; got {random_state!r}")
     if calibration is not None:
-        is_pair = isinstance(calibration, tuple) and len(calibration) == 2 and isinstance(calibration[0], SearchTask)
-        if not is_pair:
-            raise TypeError(f"calibration must be a pair (SearchTask, qrels); got {type(calibration).__name__}")
+        check_calibration(calibration)
         check_task(*calibration)
     queries, documents = _check_items(items, task)
     return Search(task, judged, named, queries, documents, calibration, check_k(k, len(task.corpus)), random_state)

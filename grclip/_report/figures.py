@@ -36,6 +36,9 @@ STILL_APART = 1 / 3
 TITLE_WIDTH = 60
 """Letters of a line in the title of a drawing."""
 
+CURVE_QUERIES = 500
+"""Queries that the curves are measured on: each takes dozens of searches."""
+
 LARGEST_SVG = 150_000
 """Bytes of a drawing beyond which a picture of it is smaller."""
 
@@ -72,10 +75,13 @@ def draw_figures(asked: Search, numbers: Numbers) -> Figures:
     for name in dict.fromkeys((next(iter(asked.methods)), list(asked.methods)[-1])):
         what = f"the histogram of similarities of “{name}”"
         _try(figures, figures.gap, what, partial(histograms.draw, name))
-    _try(figures, figures.curves, "scores by share of documents without text", partial(_draw_replacement, asked))
+    some = asked.sampled(CURVE_QUERIES, numbers.judged)
+    if len(some.task) < len(numbers.judged):
+        figures.notes.append(f"The curves are measured on {len(some.task):,} of the queries, drawn at random.")
+    _try(figures, figures.curves, "scores by share of documents without text", partial(_draw_replacement, some))
     if asked.calibration is not None:
-        _try(figures, figures.curves, "the curve over alpha", partial(_draw_alpha, asked))
-        _try(figures, figures.curves, "scores by calibration rows", partial(_draw_calibration, asked))
+        _try(figures, figures.curves, "the curve over alpha", partial(_draw_alpha, some))
+        _try(figures, figures.curves, "scores by calibration rows", partial(_draw_calibration, some))
     return figures
 
 
@@ -184,7 +190,7 @@ class Histograms:
     def draw(self, name: str) -> Figure:
         """The histogram of a method."""
         _check_fuse(self.asked, name)
-        title = fill(f"Similarity to queries: {name}".replace("$", r"\$"), TITLE_WIDTH)
+        title = fill(f"Similarity to queries: {name}", TITLE_WIDTH)
         display = plots.SimilarityHistogramDisplay.from_estimator(
             self.asked.methods[name],
             self.asked.task,
@@ -232,7 +238,7 @@ def _n_ahead(
     """How many unrelated documents of a collection are more similar to a query than the median relevant one."""
     return float(
         sum(
-            shares[display.edges[:-1] >= relevant[pair]].sum() * (kinds == far).sum()
+            shares @ np.clip((display.edges[1:] - relevant[pair]) / np.diff(display.edges), 0, 1) * (kinds == far).sum()
             for (asker, far), shares in display.unrelated.items()
             if asker == pair[0]
         )
@@ -316,8 +322,11 @@ def _draw_alpha(asked: Search) -> Figure:
 def _draw_calibration(asked: Search) -> Figure:
     assert asked.calibration is not None
     _check_fuse(asked, *asked.methods)
+    learning = {name: method for name, method in asked.methods.items() if _learns(method)}
+    if not learning:
+        raise ValueError("no method learns anything from calibration rows")
     size = calibration_size(
-        asked.task, asked.qrels, asked.methods, asked.calibration, k=asked.k, random_state=asked.random_state
+        asked.task, asked.qrels, learning, asked.calibration, k=asked.k, n_repeats=3, random_state=asked.random_state
     )
     told = "; ".join(f"{name}: {_ends(size.scores, name)}" for name in size.scores.scores)
     return _figure(
@@ -327,6 +336,11 @@ def _draw_calibration(asked: Search) -> Figure:
         f"Lines of {size.scores.metric} over the number of rows. {told}.",
         plots.CalibrationSizeDisplay.from_predictions(size),
     )
+
+
+def _learns(method: Any) -> bool:
+    """Whether a step has learned means or scales."""
+    return any(hasattr(step, name) for _, step in getattr(method, "steps", []) for name in ("means_", "spread_"))
 
 
 def _ends(curve: Curve, name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from grclip.diagnostics import (
     modality_bias,
     modality_gap,
 )
-from grclip.diagnostics._search import search
+from grclip.diagnostics._search import as_generator, search
 from grclip.items import Items, SearchTask
 
 DEEPEST, MOST_RANKS = 1000, 5_000_000
@@ -75,6 +75,13 @@ class Search:
                     return name, place
         return None
 
+    def sampled(self, n: int, judged: NDArray[np.intp]) -> Search:
+        """The same search by at most n of the judged queries, at random."""
+        if len(judged) <= n:
+            return self
+        rows = np.sort(as_generator(self.random_state).permutation(judged)[:n])
+        return replace(self, task=self.task[rows], qrels=[self.qrels[row] for row in rows.tolist()], queries=None)
+
 
 @dataclass(frozen=True)
 class Numbers:
@@ -108,7 +115,7 @@ def gather(asked: Search) -> Numbers:
     """Everything for the tables."""
     comparison = compare(asked.task, asked.qrels, asked.methods, k=asked.k, random_state=asked.random_state)
     biases = {
-        name: modality_bias(asked.task, rows, k=asked.k, random_state=asked.random_state)
+        name: modality_bias(asked.task, rows, asked.qrels, k=asked.k, random_state=asked.random_state)
         for name, rows in comparison.rankings.items()
     }
     gap = modality_gap(asked.task, asked.qrels, random_state=asked.random_state)

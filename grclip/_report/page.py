@@ -95,6 +95,7 @@ def _share_rows(asked: Search, numbers: Numbers) -> dict[str, Any]:
             "kind": kind,
             "n": int((kinds == kind).sum()),
             "share": next(iter(numbers.biases.values())).corpus_share[i],
+            "relevant": next(iter(numbers.biases.values())).relevant_share[i],
             "cells": [
                 {"share": bias.top_share[i], "interval": _interval(bias.interval[i])}
                 for bias in numbers.biases.values()

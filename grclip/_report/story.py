@@ -78,17 +78,19 @@ def _crowded(numbers: Numbers, method: str) -> str:
     """Which kind is missing most from the top k, if any is missing beyond doubt."""
     bias, place = numbers.biases[method], _rarest(numbers.biases[method])
     top, share, kind = bias.top_share[place], bias.corpus_share[place], bias.kinds[place]
+    fair = min(share, bias.relevant_share[place])
     first = f"With “{method}”, {in_percent(top)} of the top {bias.k} are {plural(kind)}"
     if np.isnan(bias.interval[place]).any():
         return f"{first}, as are {in_percent(share)} of the collection."
-    if not (bias.interval[place, 1] < share and top < 0.8 * share):
+    if not (bias.interval[place, 1] < fair and top < 0.8 * fair):
         return f"With “{method}”, no kind of document is crowded out of the top {bias.k}."
     return f"{first}, though {in_percent(share)} of the collection {'is' if share < 0.5 else 'are'}."
 
 
 def _rarest(bias: ModalityBias) -> int:
-    """The kind whose share of the top k is the smallest part of its share of the collection."""
-    return int(np.argmin(bias.top_share / bias.corpus_share))
+    """The kind whose share of the top k is the smallest part of what is fair (of the collection, or the relevant)."""
+    fair = np.minimum(bias.corpus_share, bias.relevant_share)
+    return int(np.argmin(np.divide(bias.top_share, fair, out=np.full(len(fair), np.inf), where=fair > 0)))
 
 
 def _changed(first: Mapping[str, Any], last: Mapping[str, Any], after: str, k: int) -> str:

@@ -87,7 +87,11 @@ def check_judged(task: Any, qrels: Any) -> list[Mapping[int, float]]:
 
 
 def as_generator(random_state: Any) -> np.random.Generator:
-    """A generator, seeded in scikit-learn's way."""
+    """A generator, seeded in scikit-learn's way.
+
+    Its numbers are not those of a RandomState of the same seed, with which the corpus may have been mixed: the first
+    rows of one permutation would then be those of one kind.
+    """
     return np.random.default_rng(check_random_state(random_state).randint(2**31 - 1))
 
 

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_random_state
 
 from grclip._columns import take_rows
 from grclip._kernels import Array, dtype_of, norm_limits, row_norms, sum_rows
 from grclip._validation import check_k
-from grclip.diagnostics._search import Judged, check_judged, check_methods, judged_only, search_fitted_on
+from grclip.diagnostics._search import Judged, as_generator, check_judged, check_methods, judged_only, search_fitted_on
 from grclip.diagnostics.curves import Curve, check_calibration
 from grclip.items import SearchTask, parts_of
 from grclip.metrics import ndcg_score
@@ -131,7 +130,7 @@ def calibration_size(
     ...                                                               ExactRetriever())
     >>> found = calibration_size(task, qrels, {"means removed": pipeline}, (task, qrels), [5, 20, 100])
     >>> found.errors.mean("image").round(2).tolist()
-    [0.14, 0.07, nan]
+    [0.17, 0.08, nan]
     """
     judged, named = check_judged(task, qrels), check_methods(methods, fitted=False)
     check_k(k)
@@ -141,7 +140,7 @@ def calibration_size(
     points = _check_sizes(sizes, largest)
     queries, notes = judged_only(judged)
     task, judged = task[queries], [judged[query] for query in queries]
-    rng = check_random_state(random_state)
+    rng = as_generator(random_state)
     scores = {name: np.full((len(points), n_repeats), np.nan) for name in named}
     failed: dict[str, None] = {}
     errors_of: dict[str, ValueError] = {}
@@ -175,7 +174,7 @@ def _check_sizes(sizes: ArrayLike | None, largest: int) -> NDArray[np.intp]:
     return np.unique(points)
 
 
-def _subset(task: SearchTask, qrels: Judged, n: int, rng: np.random.RandomState) -> tuple[SearchTask, list]:
+def _subset(task: SearchTask, qrels: Judged, n: int, rng: np.random.Generator) -> tuple[SearchTask, list]:
     """Some n queries and n documents, and the qrels that are about these."""
     queries, rows = (np.sort(rng.permutation(size)[:n]) for size in (len(task), len(task.corpus)))
     place = {row: i for i, row in enumerate(rows.tolist())}
@@ -192,7 +191,7 @@ def _ranking(method: Any, subset: SearchTask, qrels: Judged, task: SearchTask, k
 
 
 def _errors(
-    parts: Mapping[str, Array], points: NDArray[np.intp], n_repeats: int, rng: np.random.RandomState
+    parts: Mapping[str, Array], points: NDArray[np.intp], n_repeats: int, rng: np.random.Generator
 ) -> tuple[Curve, dict[str, NDArray[np.float64]]]:
     """By role, how far the mean of n rows is from that of all, and how far n independent rows would be."""
     errors, expected, notes = {}, {}, []

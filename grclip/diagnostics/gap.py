@@ -16,13 +16,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_random_state
 from torch import Tensor
 
 from grclip._kernels import Array, as_tensor, block_rows
 from grclip._spread import MIN_PAIRS, relevant_pairs, sample_rows
 from grclip._validation import check_width, warn_zero_rows
 from grclip.diagnostics._roles import Column, Relations, unit
+from grclip.diagnostics._search import as_generator
 from grclip.diagnostics._tables import Row, Table
 from grclip.items import Items, SearchTask, parts_of
 
@@ -260,7 +260,7 @@ def modality_gap(X: Any, qrels: Any = None, *, random_state: Any = 0) -> Modalit
             "{'text': texts, 'image': images}"
         )
     check_width(None, parts, None)
-    rng = check_random_state(random_state)
+    rng = as_generator(random_state)
     columns = {role: Column(role, part) for role, part in parts.items()}
     warn_zero_rows({f"role {role!r}": column.zero for role, column in columns.items()})
     samples = {role: sample_rows(column.usable, rng) for role, column in columns.items()}
@@ -281,7 +281,7 @@ def _with_roles(X: Any) -> Any:
 
 
 def _measure(
-    a: Column, b: Column, samples: Mapping[str, NDArray[np.intp]], relations: Relations, rng: np.random.RandomState
+    a: Column, b: Column, samples: Mapping[str, NDArray[np.intp]], relations: Relations, rng: np.random.Generator
 ) -> PairGap:
     """All measures of two roles; what cannot be measured is told instead."""
     names = [f.name for f in fields(PairGap) if f.name not in ("roles", "n_rows", "n_paired", "notes")]
@@ -301,7 +301,7 @@ def _measure(
 
 
 def _measures(
-    a: Column, b: Column, samples: Mapping[str, NDArray[np.intp]], relations: Relations, rng: np.random.RandomState
+    a: Column, b: Column, samples: Mapping[str, NDArray[np.intp]], relations: Relations, rng: np.random.Generator
 ) -> dict[str, Any]:
     """Each measure of two roles that have rows, or why there is none."""
     pairs = relations.pairs(a, b)
@@ -377,7 +377,7 @@ def _spread(x: NDArray[np.float64], y: NDArray[np.float64], together: NDArray[np
 
 
 def _separability(
-    x: NDArray[np.float64], y: NDArray[np.float64], together: NDArray[np.bool_], rng: np.random.RandomState
+    x: NDArray[np.float64], y: NDArray[np.float64], together: NDArray[np.bool_], rng: np.random.Generator
 ) -> float | str:
     """Balanced accuracy of a logistic probe, fitted on one half of the rows, on the other half."""
     if min(len(x), len(y)) < MIN_PROBE:

@@ -80,6 +80,9 @@ def canvas(ax: Any, theme: Any, feature: str, *, panels: int = 1) -> Iterator[Ca
             yield Canvas(axes, colours, ax is None)
             for each in axes:
                 _dress(each, colours)
+                _plainly(each)
+            if ax is None:
+                figure.set_facecolor(colours.background)
         except BaseException:
             if ax is None:
                 pyplot.close(figure)
@@ -101,8 +104,7 @@ def check_axes(ax: Any, panels: int) -> list[Any]:
 
 
 def _dress(ax: Any, theme: Theme) -> None:
-    """Background, text and lines of the Axes in the colours of the theme; the figure around them too."""
-    ax.figure.set_facecolor(theme.background)
+    """Background, text and lines of the Axes in the colours of the theme."""
     ax.set_facecolor(theme.background)
     ax.tick_params(colors=theme.text, labelsize=_TICK_SIZE, which="both")
     ax.grid(visible=True, color=theme.grid, linewidth=0.8)
@@ -113,6 +115,16 @@ def _dress(ax: Any, theme: Theme) -> None:
     for label in (ax.xaxis.label, ax.yaxis.label, ax.title):
         label.set_color(theme.text)
         label.set_size(_SIZES["axes.titlesize" if label is ax.title else "axes.labelsize"])
+
+
+def _plainly(ax: Any) -> None:
+    """Names as they are: a dollar is no formula, and a control character, which would break an SVG, is a blank."""
+    legends = [legend for legend in (ax.get_legend(), *ax.figure.legends) if legend is not None]
+    names = [text for legend in legends for text in legend.get_texts()]
+    for text in (ax.title, ax.xaxis.label, ax.yaxis.label, *ax.get_xticklabels(), *names):
+        text.set_parse_math(False)
+        shown = "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text.get_text())
+        text.set_text(shown)
 
 
 def sample_line(look: Look, label: str, **options: Any) -> Any:

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from grclip._validation import check_qrels
+from grclip.diagnostics._search import as_generator, kinds_in_order
 from grclip.items import Items, SearchTask
 
 Pair = tuple[str, str]
 Values = dict[Pair, NDArray[np.floating]]
 
 
-def fused_vectors(pipeline: Any, task: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """One vector for each query and each document, as the last step of the pipeline gets them."""
+def check_fuses(pipeline: Any, task: Any) -> Any:
+    """The fitted pipeline that fuses, of a task whose kinds are known."""
     pipeline = getattr(pipeline, "best_estimator_", pipeline)
     if not isinstance(pipeline, Pipeline) or len(pipeline) < 2:
         raise TypeError(
@@ -30,6 +30,11 @@ def fused_vectors(pipeline: Any, task: Any) -> tuple[NDArray[np.float32], NDArra
     if not isinstance(task, SearchTask) or not isinstance(task.queries, Items):
         raise TypeError(f"task must be a SearchTask of Items, whose kinds are known; got {type(task).__name__}")
     check_is_fitted(pipeline)
+    return pipeline
+
+
+def _fused_vectors(pipeline: Any, task: SearchTask) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """One vector for each query and each document, as the last step of the pipeline gets them."""
     fused = pipeline[:-1].transform(task)
     if not isinstance(fused, SearchTask) or isinstance(fused.queries, Items):
         raise TypeError(
@@ -50,23 +55,22 @@ def sample_by_kind(kinds: NDArray[np.str_], max_rows: int, random: Any) -> NDArr
 
 
 def sampled_pairs(
-    vectors: tuple[NDArray[np.float32], NDArray[np.float32]],
-    kinds: tuple[NDArray[np.str_], NDArray[np.str_]],
-    qrels: Any,
-    max_rows: int,
-    random_state: Any,
+    pipeline: Any, task: SearchTask, qrels: Any, max_rows: int, random_state: Any
 ) -> tuple[Values, Values]:
     """Similarities of sampled queries to unrelated documents, sampled too, and to all their relevant ones."""
-    random = check_random_state(random_state)
+    random, kinds = as_generator(random_state), (task.queries.kinds, task.corpus.kinds)
     queries, documents = (sample_by_kind(side, max_rows, random) for side in kinds)
     query, document = relevant_pairs(qrels, kinds, queries)
+    rows = np.union1d(documents, document)  # what is drawn alone is transformed
+    asked, told = _fused_vectors(pipeline, SearchTask(task.queries[queries], task.corpus[rows]))
     mask = np.zeros((len(queries), len(documents)), dtype=bool)
     drawn = np.isin(document, documents)
     mask[np.searchsorted(queries, query[drawn]), np.searchsorted(documents, document[drawn])] = True
-    similarities = vectors[0][queries] @ vectors[1][documents].T
-    unrelated, _ = by_pair(similarities, kinds[0][queries], kinds[1][documents], mask)
-    found = np.einsum("ij,ij->i", vectors[0][query], vectors[1][document])
-    return unrelated, _grouped(found, kinds[0][query], kinds[1][document])
+    similarities = asked @ told[np.searchsorted(rows, documents)].T
+    order = kinds_in_order(task.corpus)
+    unrelated, _ = by_pair(similarities, kinds[0][queries], kinds[1][documents], mask, order)
+    pairs = asked[np.searchsorted(queries, query)], told[np.searchsorted(rows, document)]
+    return unrelated, _grouped(np.einsum("ij,ij->i", *pairs), kinds[0][query], kinds[1][document])
 
 
 def relevant_pairs(
@@ -84,11 +88,12 @@ def by_pair(
     query_kinds: NDArray[np.str_],
     document_kinds: NDArray[np.str_],
     relevant: NDArray[np.bool_] | None,
+    order: Sequence[str] | None = None,
 ) -> tuple[Values, Values]:
-    """Similarities of unrelated and of relevant pairs, by pair of kinds."""
+    """Similarities of unrelated and of relevant pairs, by pair of kinds, those of documents in order."""
     unrelated, related = {}, {}
     for query in sorted(set(query_kinds.tolist())):
-        for document in _in_order(document_kinds):
+        for document in order or _in_order(document_kinds):
             block = np.ix_(query_kinds == query, document_kinds == document)
             values = similarities[block]
             mask = np.zeros(values.shape, bool) if relevant is None else relevant[block]
@@ -110,4 +115,4 @@ def _measured(values: Values) -> Values:
 
 def _in_order(kinds: NDArray[np.str_]) -> list[str]:
     """Kinds of few parts first; text before image, as they are usually named."""
-    return sorted(set(kinds.tolist()), key=lambda kind: (kind.count("+"), "text" not in kind, kind))
+    return sorted(set(kinds.tolist()), key=lambda kind: (kind.count("+"), "text" not in kind.split("+"), kind))

@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from grclip._columns import take_rows
 from grclip._validation import check_width, few
 from grclip.items import Items, SearchTask, parts_of
 
@@ -77,6 +78,19 @@ def sample(parts: Mapping[str, Any], max_rows: int, random_state: Any) -> dict[s
             "least two, e.g. {'text': ..., 'image': ...}"
         )
     return rows
+
+
+def taken(X: Any, rows: Mapping[str, NDArray[np.intp]]) -> tuple[Any, dict[str, NDArray[np.intp]]]:
+    """X with no more rows than those of some role, and where these are in it."""
+    if isinstance(X, SearchTask):
+        sides = [taken(side, {role: rows[role] for role in side if role in rows}) for side in (X.queries, X.corpus)]
+        return SearchTask(*(side for side, _ in sides)), sides[0][1] | sides[1][1]
+    if not isinstance(X, Items):
+        return {role: take_rows(X[role], chosen) for role, chosen in rows.items()}, {
+            role: np.arange(len(chosen)) for role, chosen in rows.items()
+        }
+    kept = np.unique(np.concatenate(list(rows.values()))) if rows else np.zeros(1, np.intp)  # Items have a row
+    return X[kept], {role: np.searchsorted(kept, chosen) for role, chosen in rows.items()}
 
 
 def as_numpy(x: Any) -> NDArray[np.float64]:

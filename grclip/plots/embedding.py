@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from grclip._validation import check_k
 from grclip.plots._canvas import canvas, check_drawing, sample_line
 from grclip.plots._palette import Look, looks_of_kinds
-from grclip.plots._projection import check_method, embedded, project, sample, transformed
+from grclip.plots._projection import check_method, embedded, project, sample, taken, transformed
 
 
 class EmbeddingDisplay:
@@ -131,7 +131,10 @@ class EmbeddingDisplay:
         check_method(method)
         before = embedded(X)
         rows = sample(before, check_k(max_rows, name="max_rows"), random_state)
-        found = [project(parts, rows, method, random_state) for parts in (before, transformed(estimator, X))]
+        small, places = taken(X, rows)  # what is drawn alone is transformed
+        found = [
+            project(parts, places, method, random_state) for parts in (embedded(small), transformed(estimator, small))
+        ]
         points, variance = zip(*found, strict=True)
         return cls(points, variance, names=names).plot(ax=ax, theme=theme, scatter_kw=scatter_kw)
 

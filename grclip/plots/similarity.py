@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from grclip._validation import check_k
 from grclip.plots._canvas import canvas, check_drawing, sample_line
 from grclip.plots._order import check_order
-from grclip.plots._pairs import Pair, Values, by_pair, fused_vectors, sampled_pairs
+from grclip.plots._pairs import Pair, Values, by_pair, check_fuses, sampled_pairs
 from grclip.plots._palette import Look, Theme, looks_of_pairs
 
 _LINE = 0.08  # height of a line of ticks, as a share of that of the histograms
@@ -144,9 +144,8 @@ class SimilarityHistogramDisplay:
         """
         check_drawing(ax, theme, "SimilarityHistogramDisplay")
         check_order(pipeline, "pipeline, task, qrels", "a Pipeline that fuses and ends in ExactRetriever")
-        vectors = fused_vectors(pipeline, task)
-        kinds = (task.queries.kinds, task.corpus.kinds)
-        pairs = sampled_pairs(vectors, kinds, qrels, check_k(max_rows, name="max_rows"), random_state)
+        fuses = check_fuses(pipeline, task)
+        pairs = sampled_pairs(fuses, task, qrels, check_k(max_rows, name="max_rows"), random_state)
         display = cls._counted(*pairs, bins, _unit_of(pipeline) if unit is None else unit)
         return display.plot(ax=ax, theme=theme, name=name)
 
