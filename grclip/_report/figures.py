@@ -322,11 +322,16 @@ def _draw_alpha(asked: Search) -> Figure:
 def _draw_calibration(asked: Search) -> Figure:
     assert asked.calibration is not None
     _check_fuse(asked, *asked.methods)
-    learning = {name: method for name, method in asked.methods.items() if _learns(method)}
-    if not learning:
+    if not any(map(_learns, asked.methods.values())):
         raise ValueError("no method learns anything from calibration rows")
     size = calibration_size(
-        asked.task, asked.qrels, learning, asked.calibration, k=asked.k, n_repeats=3, random_state=asked.random_state
+        asked.task,
+        asked.qrels,
+        asked.methods,
+        asked.calibration,
+        k=asked.k,
+        n_repeats=3,
+        random_state=asked.random_state,
     )
     told = "; ".join(f"{name}: {_ends(size.scores, name)}" for name in size.scores.scores)
     return _figure(
