@@ -19,6 +19,7 @@ import grclip
 import grclip.cli
 import grclip.encoders
 from grclip.encoders._base import BaseEncoder
+from grclip.plots.curves import CurveDisplay
 
 ROOT = Path(__file__).parents[1]
 SOURCES = {
@@ -111,6 +112,7 @@ def public():
                 yield f"{value.__module__}.{name}"
                 yield from members(value)
     yield from members(BaseEncoder)
+    yield from members(CurveDisplay)
 
 
 def members(owner):

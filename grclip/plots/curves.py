@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +16,158 @@ from grclip.plots._palette import Theme
 _FLAT = 0.0005  # of a score, below which no three places differ
 
 
-class ReplacementCurveDisplay:
+class CurveDisplay:
+    """What the displays of a score along a parameter share."""
+
+    parameter: str
+    """What the curve runs along, as `Curve` names it."""
+
+    def __init__(self, curve: Curve) -> None:
+        self.curve = curve
+
+    @classmethod
+    def from_estimator(
+        cls,
+        methods: Any,
+        task: Any,
+        qrels: Any,
+        *,
+        ax: Any = None,
+        theme: str = "light",
+        name: str | None = None,
+        line_kw: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Measure the curve, and draw it.
+
+        Parameters
+        ----------
+        methods : pipeline, or dict of str to pipeline
+            Pipelines that end in `ExactRetriever`: fitted ones for the curve over replaced texts; for that over alpha,
+            clones are fitted.
+        task : SearchTask
+            Encoded queries, and documents of which some have a text and a part of another modality.
+        qrels : list of dict
+            Grades by document row, ``{row: grade}`` for each query.
+        ax : matplotlib Axes, default=None
+            Axes to draw on; None makes a figure.
+        theme : {"light", "dark"}, default="light"
+            Colours of background and text.
+        name : str, default=None
+            Title; None for a short one.
+        line_kw : dict, default=None
+            Options of matplotlib's ``plot``.
+        **options
+            Further arguments of the function of `grclip.diagnostics` that measures: ``k``, ``p``, ``alphas``, ...
+
+        Returns
+        -------
+        CurveDisplay
+            The display of the class, as drawn.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As the function that measures, and `plot`.
+        """
+        check_drawing(ax, theme, cls.__name__)
+        check_order(methods, "methods, task, qrels")
+        curve = _MEASURES[cls.parameter](task, qrels, methods, **options)
+        return cls(curve).plot(ax=ax, theme=theme, name=name, line_kw=line_kw)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        curve: Curve,
+        *,
+        ax: Any = None,
+        theme: str = "light",
+        name: str | None = None,
+        line_kw: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Draw a curve that was measured.
+
+        Parameters
+        ----------
+        curve : Curve
+            As `grclip.diagnostics.replacement_curve` or `grclip.diagnostics.alpha_curve` returns it.
+        ax : matplotlib Axes, default=None
+            Axes to draw on; None makes a figure.
+        theme : {"light", "dark"}, default="light"
+            Colours of background and text.
+        name : str, default=None
+            Title; None for a short one.
+        line_kw : dict, default=None
+            Options of matplotlib's ``plot``.
+
+        Returns
+        -------
+        CurveDisplay
+            The display of the class, as drawn.
+
+        Raises
+        ------
+        TypeError
+            If curve is no Curve.
+        ValueError
+            If curve runs along another parameter, or theme is unknown.
+        """
+        curve = check_curve(curve, cls.parameter, _MEASURES[cls.parameter].__name__)
+        return cls(curve).plot(ax=ax, theme=theme, name=name, line_kw=line_kw)
+
+    def plot(
+        self,
+        *,
+        ax: Any = None,
+        theme: str = "light",
+        name: str | None = None,
+        line_kw: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Draw the curve.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw on; None makes a figure.
+        theme : {"light", "dark"}, default="light"
+            Colours of background and text.
+        name : str, default=None
+            Title; None for a short one.
+        line_kw : dict, default=None
+            Options of matplotlib's ``plot``.
+
+        Returns
+        -------
+        CurveDisplay
+            This instance, with ``ax_``, ``figure_``, ``lines_`` and ``bands_``.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            Without matplotlib.
+        TypeError
+            If ax is no Axes.
+        ValueError
+            If theme is unknown.
+        """
+        with canvas(ax, theme, type(self).__name__) as drawn:
+            self.ax_, self.figure_ = drawn.axes[0], drawn.figure
+            looks = looks_of_curve(self.curve, drawn.theme)
+            self.lines_, self.bands_ = draw_lines(self.ax_, self.curve, looks, line_kw)
+            self.ax_.set(ylabel=score_label(self.curve))
+            self._finish(drawn.theme, name)
+            drawn.legend(list(self.lines_.values()), columns=2)
+        return self
+
+    def _finish(self, theme: Theme, name: str | None) -> None:
+        """The label of the parameter, the title, and what one of the displays has alone."""
+        raise NotImplementedError
+
+
+_MEASURES: Mapping[str, Callable[..., Curve]] = {"p": replacement_curve, "alpha": alpha_curve}
+
+
+class ReplacementCurveDisplay(CurveDisplay):
     """The U-curve: how well a search does as texts in the corpus are replaced by images, or by what else there is.
 
     A search that treats all kinds alike is a level line between its two ends; with a modality gap the line sags where
@@ -59,144 +210,14 @@ class ReplacementCurveDisplay:
     [0.85, 0.4, 0.8]
     """
 
-    def __init__(self, curve: Curve) -> None:
-        self.curve = curve
+    parameter = "p"
 
-    @classmethod
-    def from_estimator(
-        cls,
-        methods: Any,
-        task: Any,
-        qrels: Any,
-        *,
-        ax: Any = None,
-        theme: str = "light",
-        name: str | None = None,
-        line_kw: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> Self:
-        """Measure the curve, and draw it.
-
-        Parameters
-        ----------
-        methods : fitted pipeline, or dict of str to fitted pipeline
-            Pipelines that end in `ExactRetriever`.
-        task : SearchTask
-            Encoded queries, and documents that have a text and a part of another modality.
-        qrels : list of dict
-            Grades by document row, ``{row: grade}`` for each query.
-        ax : matplotlib Axes, default=None
-            Axes to draw on; None makes a figure.
-        theme : {"light", "dark"}, default="light"
-            Colours of background and text.
-        name : str, default=None
-            Title; None for a short one.
-        line_kw : dict, default=None
-            Options of matplotlib's ``plot``.
-        **options
-            Further arguments of `grclip.diagnostics.replacement_curve`: ``p``, ``k``, ``n_repeats``, ...
-
-        Returns
-        -------
-        ReplacementCurveDisplay
-            As drawn.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As `grclip.diagnostics.replacement_curve` and `plot`.
-        """
-        check_drawing(ax, theme, "ReplacementCurveDisplay")
-        check_order(methods, "methods, task, qrels")
-        curve = replacement_curve(task, qrels, methods, **options)
-        return cls(curve).plot(ax=ax, theme=theme, name=name, line_kw=line_kw)
-
-    @classmethod
-    def from_predictions(
-        cls,
-        curve: Curve,
-        *,
-        ax: Any = None,
-        theme: str = "light",
-        name: str | None = None,
-        line_kw: Mapping[str, Any] | None = None,
-    ) -> Self:
-        """Draw a curve that was measured.
-
-        Parameters
-        ----------
-        curve : Curve
-            As `grclip.diagnostics.replacement_curve` returns it.
-        ax : matplotlib Axes, default=None
-            Axes to draw on; None makes a figure.
-        theme : {"light", "dark"}, default="light"
-            Colours of background and text.
-        name : str, default=None
-            Title; None for a short one.
-        line_kw : dict, default=None
-            Options of matplotlib's ``plot``.
-
-        Returns
-        -------
-        ReplacementCurveDisplay
-            As drawn.
-
-        Raises
-        ------
-        TypeError
-            If curve is no Curve.
-        ValueError
-            If curve runs along another parameter, or theme is unknown.
-        """
-        curve = check_curve(curve, "p", "replacement_curve")
-        return cls(curve).plot(ax=ax, theme=theme, name=name, line_kw=line_kw)
-
-    def plot(
-        self,
-        *,
-        ax: Any = None,
-        theme: str = "light",
-        name: str | None = None,
-        line_kw: Mapping[str, Any] | None = None,
-    ) -> Self:
-        """Draw the curve.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Axes to draw on; None makes a figure.
-        theme : {"light", "dark"}, default="light"
-            Colours of background and text.
-        name : str, default=None
-            Title; None for a short one.
-        line_kw : dict, default=None
-            Options of matplotlib's ``plot``.
-
-        Returns
-        -------
-        ReplacementCurveDisplay
-            This instance, with ``ax_``, ``figure_``, ``lines_`` and ``bands_``.
-
-        Raises
-        ------
-        ModuleNotFoundError
-            Without matplotlib.
-        TypeError
-            If ax is no Axes.
-        ValueError
-            If theme is unknown.
-        """
-        with canvas(ax, theme, "ReplacementCurveDisplay") as drawn:
-            self.ax_, self.figure_ = drawn.axes[0], drawn.figure
-            looks = looks_of_curve(self.curve, drawn.theme)
-            self.lines_, self.bands_ = draw_lines(self.ax_, self.curve, looks, line_kw)
-            self.ax_.set(xlabel="share of documents without text, p (0 to 1)", ylabel=score_label(self.curve))
-            self.ax_.set(ylim=(0, 1.02), title="Score as texts are replaced" if name is None else name)
-            drawn.legend(list(self.lines_.values()), columns=2)
-        return self
+    def _finish(self, theme: Theme, name: str | None) -> None:
+        self.ax_.set(xlabel="share of documents without text, p (0 to 1)", ylim=(0, 1.02))
+        self.ax_.set_title("Score as texts are replaced" if name is None else name)
 
 
-class AlphaCurveDisplay:
+class AlphaCurveDisplay(CurveDisplay):
     """How well a search does along alpha, the weight of the text in documents that also have another part.
 
     The best alpha of each method is marked by a ring, where it makes a difference. Make one with `from_estimator` or
@@ -241,142 +262,12 @@ class AlphaCurveDisplay:
     {'raw': 0.5}
     """
 
-    def __init__(self, curve: Curve) -> None:
-        self.curve = curve
+    parameter = "alpha"
 
-    @classmethod
-    def from_estimator(
-        cls,
-        methods: Any,
-        task: Any,
-        qrels: Any,
-        *,
-        ax: Any = None,
-        theme: str = "light",
-        name: str | None = None,
-        line_kw: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> Self:
-        """Measure the curve, and draw it.
-
-        Parameters
-        ----------
-        methods : pipeline, or dict of str to pipeline
-            Pipelines with a fuser, that end in `ExactRetriever`; clones are fitted for each alpha.
-        task : SearchTask
-            Encoded queries and documents.
-        qrels : list of dict
-            Grades by document row, ``{row: grade}`` for each query.
-        ax : matplotlib Axes, default=None
-            Axes to draw on; None makes a figure.
-        theme : {"light", "dark"}, default="light"
-            Colours of background and text.
-        name : str, default=None
-            Title; None for a short one.
-        line_kw : dict, default=None
-            Options of matplotlib's ``plot``.
-        **options
-            Further arguments of `grclip.diagnostics.alpha_curve`: ``alphas``, ``calibration``, ``k``.
-
-        Returns
-        -------
-        AlphaCurveDisplay
-            As drawn.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As `grclip.diagnostics.alpha_curve` and `plot`.
-        """
-        check_drawing(ax, theme, "AlphaCurveDisplay")
-        check_order(methods, "methods, task, qrels")
-        curve = alpha_curve(task, qrels, methods, **options)
-        return cls(curve).plot(ax=ax, theme=theme, name=name, line_kw=line_kw)
-
-    @classmethod
-    def from_predictions(
-        cls,
-        curve: Curve,
-        *,
-        ax: Any = None,
-        theme: str = "light",
-        name: str | None = None,
-        line_kw: Mapping[str, Any] | None = None,
-    ) -> Self:
-        """Draw a curve that was measured.
-
-        Parameters
-        ----------
-        curve : Curve
-            As `grclip.diagnostics.alpha_curve` returns it.
-        ax : matplotlib Axes, default=None
-            Axes to draw on; None makes a figure.
-        theme : {"light", "dark"}, default="light"
-            Colours of background and text.
-        name : str, default=None
-            Title; None for a short one.
-        line_kw : dict, default=None
-            Options of matplotlib's ``plot``.
-
-        Returns
-        -------
-        AlphaCurveDisplay
-            As drawn.
-
-        Raises
-        ------
-        TypeError
-            If curve is no Curve.
-        ValueError
-            If curve runs along another parameter, or theme is unknown.
-        """
-        curve = check_curve(curve, "alpha", "alpha_curve")
-        return cls(curve).plot(ax=ax, theme=theme, name=name, line_kw=line_kw)
-
-    def plot(
-        self,
-        *,
-        ax: Any = None,
-        theme: str = "light",
-        name: str | None = None,
-        line_kw: Mapping[str, Any] | None = None,
-    ) -> Self:
-        """Draw the curve.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Axes to draw on; None makes a figure.
-        theme : {"light", "dark"}, default="light"
-            Colours of background and text.
-        name : str, default=None
-            Title; None for a short one.
-        line_kw : dict, default=None
-            Options of matplotlib's ``plot``.
-
-        Returns
-        -------
-        AlphaCurveDisplay
-            This instance, with ``ax_``, ``figure_``, ``lines_``, ``bands_`` and ``best_``.
-
-        Raises
-        ------
-        ModuleNotFoundError
-            Without matplotlib.
-        TypeError
-            If ax is no Axes.
-        ValueError
-            If theme is unknown.
-        """
-        with canvas(ax, theme, "AlphaCurveDisplay") as drawn:
-            self.ax_, self.figure_ = drawn.axes[0], drawn.figure
-            looks = looks_of_curve(self.curve, drawn.theme)
-            self.lines_, self.bands_ = draw_lines(self.ax_, self.curve, looks, line_kw)
-            self.best_ = {name: best for name in looks if (best := self._mark_best(name, drawn.theme)) is not None}
-            self.ax_.set(xlabel="weight of the text, alpha (0: other part alone, 1: text alone)")
-            self.ax_.set(ylabel=score_label(self.curve), title="Score by weight of the text" if name is None else name)
-            drawn.legend(list(self.lines_.values()), columns=2)
-        return self
+    def _finish(self, theme: Theme, name: str | None) -> None:
+        self.best_ = {method: best for method in self.lines_ if (best := self._mark_best(method, theme)) is not None}
+        self.ax_.set_xlabel("weight of the text, alpha (0: other part alone, 1: text alone)")
+        self.ax_.set_title("Score by weight of the text" if name is None else name)
 
     def _mark_best(self, name: str, theme: Theme) -> float | None:
         """Ring the highest mean of a method, and say in the legend where it is; nothing where no mean is known."""
