@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -167,14 +168,13 @@ def modality_bias(
     check_k(k)
     kinds, found = kinds_in_order(task.corpus), task.corpus.kinds
     lines = _check_ranking(ranking, len(task), len(found), k)
-    counts = np.array([[sum(found[row] == kind for row in line[:k] if row >= 0) for kind in kinds] for line in lines])
-    retrieved = counts.sum(axis=1)
-    per_query = np.where(retrieved[:, None] > 0, counts / np.maximum(retrieved, 1)[:, None], np.nan)
-    empty = np.flatnonzero(retrieved == 0)
-    if len(empty) == len(lines):
+    per_query = _shares(lines, found, kinds, k)
+    empty = np.isnan(per_query).all(axis=1)
+    if empty.all():
         raise ValueError("ranking holds no document for any query")
-    notes = [f"left out of the shares: {few(empty, 'query', 'queries')} without a document"] if len(empty) else []
-    known = per_query[retrieved > 0]
+    left_out = few(np.flatnonzero(empty), "query", "queries")
+    notes = [f"left out of the shares: {left_out} without a document"] if empty.any() else []
+    known = per_query[~empty]
     interval = _interval(known, confidence, n_resamples, random_state)
     if len(known) < 2:
         notes.append("interval not measurable: a bootstrap over queries needs two of them")
@@ -184,13 +184,21 @@ def modality_bias(
     scores: list[dict[str, Any]] = []
     relevant = np.full(len(kinds), np.nan)
     if judged is not None:
-        relevant, left_out = _relevant_share(judged, found, kinds)
-        notes += left_out + _too_shallow(judged, lines, found, k)
+        relevant, unjudged = _relevant_share(judged, found, kinds)
+        notes += unjudged + _too_shallow(judged, lines, found, k)
         by_kind = scores_by_kind(judged, lines, found, k)
         scores = [{"kind": kind, **averages(by_kind[kind], kind)} for kind in ("all", *kinds)]
         notes += [f"{row['kind']}: {row['note']}" for row in scores if row["note"]]
     share = np.array([(found == kind).mean() for kind in kinds])
     return ModalityBias(k, kinds, share, known.mean(axis=0), interval, per_query, relevant, scores, tuple(notes))
+
+
+def _shares(
+    lines: Sequence[Sequence[int]], of_documents: NDArray[np.str_], kinds: Sequence[str], k: int
+) -> NDArray[np.float64]:
+    """Share of each kind in the first k documents of each line, (n_lines, n_kinds); NaN for a line without any."""
+    tops = [of_documents[[row for row in line[:k] if row >= 0 and of_documents[row]]] for line in lines]
+    return np.array([[(top == kind).mean() if len(top) else np.nan for kind in kinds] for top in tops])
 
 
 def _relevant_share(
@@ -208,9 +216,8 @@ def _too_shallow(judged: Judged, lines: Sequence[Sequence[int]], of_documents: N
     for query, (line, grades) in enumerate(zip(lines, judged, strict=True)):
         relevant = {row for row, grade in grades.items() if grade > 0}
         if len(line) < len(of_documents) and len(set(of_documents[list(relevant)])) > 1:
-            taken = max(
-                sum(row in relevant and of_documents[row] != kind for row in line) for kind in set(of_documents)
-            )
+            found = Counter(of_documents[[row for row in line if row in relevant]].tolist())
+            taken = found.total() - min(found[kind] for kind in set(of_documents[list(relevant)]))
             short += [query] if len(line) - taken < k else []
     if not short:
         return []
