@@ -184,7 +184,7 @@ class TestNumbers:
         said = words(path.read_text("utf-8"))
         assert re.search(r"NDCG@10 falls from 0\.\d+ to 0\.\d+ with “raw”", said)
         assert re.search(r"NDCG@10 falls where the relevant document is of the kind image \(from 0.9", said)
-        assert "so chance does not explain it" in said
+        assert "which chance alone is unlikely to bring about" in said
 
     def test_what_may_be_chance_is_not_called_a_gain(self, scenes, tmp_path):
         again = {"raw": scenes.methods["raw"], "raw again": scenes.methods["raw"]}

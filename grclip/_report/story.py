@@ -105,7 +105,7 @@ def _changed(first: Mapping[str, Any], last: Mapping[str, Any], after: str, k: i
 def _chance(last: Mapping[str, Any], k: int) -> str:
     """What the test says."""
     n, p = last["n_queries"], last["ndcg_p"]
-    verdict = "so chance does not explain it" if p < CHANCE else "so the two cannot be told apart"
+    verdict = "which chance alone is unlikely to bring about" if p < CHANCE else "so the two cannot be told apart"
     how = p_value(p) if p < 0.001 else f"= {p_value(p)}"
     return f"The difference in NDCG@{k} over {_queries(n)} has p {how} (paired randomisation test), {verdict}."
 
