@@ -44,7 +44,7 @@ ALLOWED = {
     "metrics": {"_validation", "items"},
     "diagnostics": {"_kernels", "_validation", "_columns", "_spread", "items", "metrics", "datasets"},
     "plots": {"_optional", "_validation", "_columns", "items", "diagnostics"},
-    "_report": {"_optional", "_validation", "_columns", "items", "diagnostics", "plots"},
+    "_report": {"_optional", "_validation", "_columns", "items", "datasets", "diagnostics", "plots"},
     "__init__": {"items", "gap", "fusion", "search", "metrics", "diagnostics", "plots", "datasets", "_report"},
     "_optional": set(),
     "encoders": {"_optional", "_validation", "_columns", "_doc_link", "items"},

@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from grclip import plots
-from grclip._columns import is_missing
 from grclip._optional import optional_import
 from grclip._report.measured import Numbers, Search
 from grclip._report.words import and_list, in_percent, kind_name, three_places
+from grclip.datasets.mixing import has_both
 from grclip.diagnostics import (
     Curve,
     alpha_curve,
     calibration_size,
     replacement_curve,
 )
-from grclip.items import Items, SearchTask, modalities_of
+from grclip.items import Items, SearchTask
 
 ENOUGH_BOTH = 50
 """Documents with a text and something else that a U-curve is worth drawing of."""
@@ -272,7 +272,7 @@ def _draw_replacement(asked: Search) -> Figure:
 
 def _with_both(asked: Search) -> tuple[SearchTask, list[dict[int, float]]]:
     """The documents with a text and something else, and the queries for which one of them is relevant."""
-    corpus, both = asked.task.corpus, _rows_with_both(asked)
+    corpus, both = asked.task.corpus, np.flatnonzero(has_both(asked.task.corpus, asked.modalities))
     if len(both) < max(ENOUGH_BOTH, asked.k):
         raise ValueError(
             f"it needs {max(ENOUGH_BOTH, asked.k)} documents with both a text and another part; there are {len(both)}"
@@ -286,21 +286,8 @@ def _with_both(asked: Search) -> tuple[SearchTask, list[dict[int, float]]]:
     return task, [own[query] for query in queries]
 
 
-def _rows_with_both(asked: Search) -> NDArray[np.intp]:
-    """Documents with a text and something else."""
-    corpus = asked.task.corpus
-    known = dict(zip(corpus.roles, modalities_of(corpus.roles, asked.modalities), strict=True))
-    there = {
-        is_text: [~is_missing(part) for role, part in corpus.items() if (known[role] == "text") == is_text]
-        for is_text in (True, False)
-    }
-    if not all(there.values()):
-        raise ValueError("it needs documents with both a text and another part, and there are roles of one sort alone")
-    return np.flatnonzero(np.any(there[True], axis=0) & np.any(there[False], axis=0))
-
-
 def _draw_alpha(asked: Search) -> Figure:
-    if not len(_rows_with_both(asked)):
+    if not has_both(asked.task.corpus, asked.modalities).any():
         raise ValueError("it needs documents with both a text and another part; there are none")
     _check_fuse(asked, *asked.methods)
     curve = alpha_curve(asked.task, asked.qrels, asked.methods, calibration=asked.calibration, k=asked.k)

@@ -129,11 +129,18 @@ def replace_parts(
     if incomplete not in ("raise", "keep"):
         raise ValueError(f"incomplete must be 'raise' or 'keep'; got {incomplete!r}")
     texts, others = _two_sides(items, modalities, complete=incomplete == "raise")
-    both = ~(_lacking(items, texts) | _lacking(items, others))
+    both = has_both(items, modalities)
     if not both.any():
         raise ValueError("no document has a text and a part of another modality, so there is nothing to replace")
     lost = check_random_state(random_state).random_sample(len(items)) < p
     return _without(_without(items, texts, np.flatnonzero(lost & both)), others, np.flatnonzero(~lost & both))
+
+
+def has_both(items: Items, modalities: Mapping[str, str] | None = None) -> NDArray[np.bool_]:
+    """Which rows have a text and a part of another modality, (n,)."""
+    known = dict(zip(items.roles, modalities_of(items.roles, modalities), strict=True))
+    sides = ([role for role in known if (known[role] == "text") == is_text] for is_text in (True, False))
+    return ~np.any([_lacking(items, roles) for roles in sides], axis=0)
 
 
 def _two_sides(
@@ -154,8 +161,8 @@ def _two_sides(
 
 
 def _lacking(items: Items, roles: Sequence[str]) -> NDArray[np.bool_]:
-    """Which rows have no part of these roles."""
-    return np.all([is_missing(items[role]) for role in roles], axis=0)
+    """Which rows have no part of these roles; all of them where there are no roles."""
+    return np.all([np.ones(len(items), dtype=bool), *(is_missing(items[role]) for role in roles)], axis=0)
 
 
 def _without(items: Items, roles: Sequence[str], rows: NDArray[np.intp]) -> Items:

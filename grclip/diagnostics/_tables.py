@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -11,15 +12,16 @@ import numpy as np
 Row = Mapping[str, Any]
 
 
-class Table:
+class Table(ABC):
     """A result that shows itself as a table: `rows`, one mapping a line, and `notes` below it."""
 
     rows: Sequence[Row]
     notes: Sequence[str]
 
     @property
+    @abstractmethod
     def _title(self) -> str:
-        raise NotImplementedError
+        """What is measured, in a line."""
 
     @property
     def _hidden(self) -> tuple[str, ...]:

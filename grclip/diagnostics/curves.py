@@ -13,7 +13,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 
 from grclip._validation import check_flag, check_k, check_qrels
-from grclip.datasets import replace_parts
+from grclip.datasets.mixing import has_both, replace_parts
 from grclip.diagnostics._search import (
     Judged,
     check_judged,
@@ -278,8 +278,7 @@ def _modalities(items: Items, modalities: Mapping[str, str] | None) -> list[froz
 
 def _kept(corpus: Items, modalities: Mapping[str, str] | None) -> list[str]:
     """A note on documents that stay as they are, whatever p is."""
-    sides = [("text" in found, bool(found - {"text"})) for found in _modalities(corpus, modalities)]
-    both = sum(text and other for text, other in sides)
+    both = int(has_both(corpus, modalities).sum())
     if both in (0, len(corpus)):
         return []
     return [

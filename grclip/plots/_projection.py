@@ -16,6 +16,7 @@ from torch import Tensor
 
 from grclip._columns import take_rows
 from grclip._validation import check_width, few
+from grclip.diagnostics._roles import unit
 from grclip.items import Items, SearchTask, parts_of
 
 Points = dict[str, NDArray[np.float64]]
@@ -102,16 +103,10 @@ def project(
     parts: Mapping[str, Any], rows: Mapping[str, NDArray[np.intp]], method: Any, random_state: Any
 ) -> tuple[Points, NDArray[np.float64] | None]:
     """Points by role, from one projection of all, and the share of the variance along each axis where it has one."""
-    units = {role: _unit(as_numpy(parts[role][chosen])) for role, chosen in rows.items()}
+    units = {role: unit(as_numpy(parts[role][chosen])) for role, chosen in rows.items()}
     points, variance = _METHODS[check_method(method)](np.concatenate(list(units.values())), random_state)
     ends = np.cumsum([len(x) for x in units.values()])[:-1]
     return dict(zip(units, np.split(points, ends), strict=True)), variance
-
-
-def _unit(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows of length 1; a row that is its role's mean stays zero."""
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.where(norms > 0, norms, 1)
 
 
 def _pca(x: NDArray[np.float64], random_state: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

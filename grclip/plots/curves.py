@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ from grclip.plots._palette import Theme
 _FLAT = 0.0005  # of a score, below which no three places differ
 
 
-class CurveDisplay:
+class CurveDisplay(ABC):
     """What the displays of a score along a parameter share."""
 
     parameter: str
@@ -159,9 +160,9 @@ class CurveDisplay:
             drawn.legend(list(self.lines_.values()), columns=2)
         return self
 
+    @abstractmethod
     def _finish(self, theme: Theme, name: str | None) -> None:
-        """The label of the parameter, the title, and what one of the displays has alone."""
-        raise NotImplementedError
+        """Label the parameter and the axes, and draw what one of the displays has alone."""
 
 
 _MEASURES: Mapping[str, Callable[..., Curve]] = {"p": replacement_curve, "alpha": alpha_curve}
