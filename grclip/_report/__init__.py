@@ -15,8 +15,7 @@ from grclip._report.figures import draw_figures
 from grclip._report.measured import Search, gather, study
 from grclip._report.page import render
 from grclip._validation import check_k
-from grclip.diagnostics._search import check_judged, check_methods, check_task
-from grclip.diagnostics.curves import check_calibration
+from grclip.diagnostics._search import check_calibration, check_judged, check_methods, check_task
 from grclip.items import Items, SearchTask
 
 

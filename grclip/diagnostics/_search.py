@@ -86,6 +86,14 @@ def check_judged(task: Any, qrels: Any) -> list[Mapping[int, float]]:
     return check_qrels(qrels, len(task), len(task.corpus))
 
 
+def check_calibration(calibration: Any) -> tuple[SearchTask, list[Mapping[int, float]]]:
+    """A task and its qrels to fit on."""
+    if not isinstance(calibration, tuple) or len(calibration) != 2 or not isinstance(calibration[0], SearchTask):
+        raise TypeError(f"calibration must be a pair (SearchTask, qrels); got {type(calibration).__name__}")
+    task, qrels = calibration
+    return task, check_qrels(qrels, len(task), len(task.corpus))
+
+
 def as_generator(random_state: Any) -> np.random.Generator:
     """A generator, seeded in scikit-learn's way.
 

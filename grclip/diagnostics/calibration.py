@@ -13,8 +13,16 @@ from numpy.typing import ArrayLike, NDArray
 from grclip._columns import take_rows
 from grclip._kernels import Array, dtype_of, norm_limits, row_norms, sum_rows
 from grclip._validation import check_k
-from grclip.diagnostics._search import Judged, as_generator, check_judged, check_methods, judged_only, search_fitted_on
-from grclip.diagnostics.curves import Curve, check_calibration
+from grclip.diagnostics._search import (
+    Judged,
+    as_generator,
+    check_calibration,
+    check_judged,
+    check_methods,
+    judged_only,
+    search_fitted_on,
+)
+from grclip.diagnostics.curves import Curve
 from grclip.items import SearchTask, parts_of
 from grclip.metrics import ndcg_score
 

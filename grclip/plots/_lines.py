@@ -7,11 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from grclip.diagnostics import Curve
+from grclip.diagnostics.replacement import PUSHED_DOWN
 from grclip.plots._canvas import style
 from grclip.plots._palette import Look, Theme, looks_of_methods
-
-PUSHED_DOWN = ", pushed down"
-"""How `replacement_curve` ends the name of the curve that it simulates."""
 
 CONFIDENCE = 0.95
 
