@@ -309,7 +309,7 @@ def _draw_alpha(asked: Search) -> Figure:
 def _draw_calibration(asked: Search) -> Figure:
     assert asked.calibration is not None
     _check_fuse(asked, *asked.methods)
-    if not any(map(_learns, asked.methods.values())):
+    if asked.remover is None and asked.spreads is None:
         raise ValueError("no method learns anything from calibration rows")
     size = calibration_size(
         asked.task,
@@ -328,11 +328,6 @@ def _draw_calibration(asked: Search) -> Figure:
         f"Lines of {size.scores.metric} over the number of rows. {told}.",
         plots.CalibrationSizeDisplay.from_predictions(size),
     )
-
-
-def _learns(method: Any) -> bool:
-    """Whether a step has learned means or scales."""
-    return any(hasattr(step, name) for _, step in getattr(method, "steps", []) for name in ("means_", "spread_"))
 
 
 def _ends(curve: Curve, name: str) -> str:

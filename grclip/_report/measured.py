@@ -30,7 +30,7 @@ from grclip.diagnostics import (
     modality_bias,
     modality_gap,
 )
-from grclip.diagnostics._search import as_generator, search
+from grclip.diagnostics._search import as_generator, judged_only, search
 from grclip.items import Items, SearchTask
 
 DEEPEST, MOST_RANKS = 1000, 5_000_000
@@ -120,8 +120,7 @@ def gather(asked: Search) -> Numbers:
     }
     gap = modality_gap(asked.task, asked.qrels, random_state=asked.random_state)
     after = _gap_after(asked)
-    judged = np.flatnonzero([any(grade > 0 for grade in judged.values()) for judged in asked.qrels])
-    return Numbers(comparison, biases, gap, after, judged)
+    return Numbers(comparison, biases, gap, after, judged_only(asked.qrels)[0])
 
 
 def _gap_after(asked: Search) -> ModalityGap | None:

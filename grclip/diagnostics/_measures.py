@@ -14,11 +14,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
 
+from grclip._columns import take_rows
 from grclip._kernels import Array, as_tensor, block_rows
 from grclip._spread import MIN_PAIRS, relevant_pairs
-from grclip.diagnostics._roles import Column, Relations, unit
+from grclip.diagnostics._roles import Column, Pairs, unit
 
 MIN_PROBE = 20
 """Rows of each role that a probe needs: half of them to learn from, half to be tried on."""
@@ -28,10 +28,9 @@ _TINY = 1e-9
 
 
 def measures(
-    a: Column, b: Column, samples: Mapping[str, NDArray[np.intp]], relations: Relations, rng: np.random.Generator
+    a: Column, b: Column, samples: Mapping[str, NDArray[np.intp]], pairs: Pairs | str, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Each measure of two roles that have rows, or why there is none."""
-    pairs = relations.pairs(a, b)
+    """Each measure of two roles that have rows, or why there is none; `pairs` of rows belong together, if known."""
     rows = samples[a.role], samples[b.role]
     x, y, together = a.unit_rows(rows[0]), b.unit_rows(rows[1]), _marked(*rows, pairs)
     squares = (a.mean - b.mean) ** 2
@@ -47,7 +46,7 @@ def measures(
     }
 
 
-def _cosines(a: Column, b: Column, pairs: tuple[NDArray[np.intp], NDArray[np.intp]] | str) -> dict[str, Any]:
+def _cosines(a: Column, b: Column, pairs: Pairs | str) -> dict[str, Any]:
     """Mean cosines of rows that belong together and of others, and their distance relative to that within a role."""
     total, n = float(a.total @ b.total), a.n * b.n
     if isinstance(pairs, str):
@@ -70,21 +69,13 @@ def _paired_cosines(a: Array, b: Array, i: NDArray[np.intp], j: NDArray[np.intp]
     """Sums of the cosines of rows i of a with rows j of b, block by block."""
     for start in range(0, len(i), block_rows(a)):
         some = slice(start, start + block_rows(a))
-        x = _taken(a, i[some])
-        y = _taken(b, j[some]).to(x.device)
+        x = as_tensor(take_rows(a, i[some])).double()
+        y = as_tensor(take_rows(b, j[some])).double().to(x.device)
         cosines = (x * y).sum(dim=1) / torch.linalg.vector_norm(x, dim=1) / torch.linalg.vector_norm(y, dim=1)
         yield float(cosines.sum())
 
 
-def _taken(part: Array, rows: NDArray[np.intp]) -> Tensor:
-    """Rows in float64, where they are."""
-    taken = part[torch.as_tensor(rows, device=part.device)] if isinstance(part, Tensor) else part[rows]
-    return as_tensor(taken).double()
-
-
-def _marked(
-    rows: NDArray[np.intp], others: NDArray[np.intp], pairs: tuple[NDArray[np.intp], NDArray[np.intp]] | str
-) -> NDArray[np.bool_]:
+def _marked(rows: NDArray[np.intp], others: NDArray[np.intp], pairs: Pairs | str) -> NDArray[np.bool_]:
     """Which of the pairs of sampled rows belong together, (n_rows, n_others)."""
     if isinstance(pairs, str):
         return np.zeros((len(rows), len(others)), dtype=bool)

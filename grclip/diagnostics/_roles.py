@@ -14,6 +14,9 @@ from grclip._spread import take_float64
 from grclip._validation import check_qrels, check_values
 from grclip.items import Items, SearchTask
 
+Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""Rows of two roles that belong together."""
+
 _NO_PAIRS = {
     "dict": "not measurable: rows of a dict are not paired; use Items, whose parts share rows",
     "qrels": "not measurable: give qrels, which say what belongs together",
@@ -65,7 +68,7 @@ class Relations:
         across = (a.role in self.queries) != (b.role in self.queries)
         return not self.rows_are_shared or (across and self.qrels is None)
 
-    def pairs(self, a: Column, b: Column) -> tuple[NDArray[np.intp], NDArray[np.intp]] | str:
+    def pairs(self, a: Column, b: Column) -> Pairs | str:
         """Rows of a and of b that belong together, or why it is not known."""
         if not self.rows_are_shared:
             return _NO_PAIRS["dict"]

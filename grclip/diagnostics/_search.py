@@ -140,21 +140,18 @@ def presence(items: Items) -> NDArray[np.bool_]:
 
 def kinds_in_order(corpus: Items) -> tuple[str, ...]:
     """The kinds that occur, those of few parts first, in the order of the roles."""
-    present = presence(corpus)
-    found = zip(*np.unique(corpus.kinds, return_index=True), strict=True)
-    ordered = sorted(found, key=lambda kind: (present[kind[1]].sum(), *(~present[kind[1]])))
-    return tuple(str(kind) for kind, _ in ordered if kind)
+    found = sorted(np.unique(presence(corpus), axis=0), key=lambda kind: (kind.sum(), *~kind))
+    return tuple("+".join(np.array(corpus.roles)[kind]) for kind in found if kind.any())
 
 
 def scores_by_kind(
-    qrels: Judged, ranking: Sequence[Sequence[int]] | NDArray[np.intp], kinds: NDArray[np.str_], k: int
+    qrels: Judged, lines: Sequence[Sequence[int]], kinds: NDArray[np.str_], k: int
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Each metric of each query, over all its relevant documents ('all') and over those of each kind, NaN without any.
 
     What is relevant and of another kind is taken out of the ranking first: a text that is rightly on top is no fault
     in the search for pictures.
     """
-    lines = np.asarray(ranking).tolist() if isinstance(ranking, np.ndarray) else [list(line) for line in ranking]
     relevant = [{row: grade for row, grade in judged.items() if grade > 0} for judged in qrels]
     found = {"all": _scores(relevant, lines, k)}
     for kind in sorted(set(kinds.tolist())):

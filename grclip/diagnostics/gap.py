@@ -271,8 +271,9 @@ def _measure(
 ) -> PairGap:
     """All measures of two roles; what cannot be measured is told instead."""
     names = [f.name for f in fields(PairGap) if f.name not in ("roles", "n_rows", "n_paired", "notes")]
+    pairs = relations.pairs(a, b)
     if a.n and b.n:
-        found = measures(a, b, samples, relations, rng)
+        found = measures(a, b, samples, pairs, rng)
     else:
         empty = " and ".join(f"role {column.role!r}" for column in (a, b) if not column.n)
         found = dict.fromkeys(names, f"not measurable: {empty} has no row with a direction")
@@ -280,7 +281,6 @@ def _measure(
     values: dict[str, Any] = {name: np.nan if name in notes else found[name] for name in names}
     if "by_dimension" in notes:
         values["by_dimension"] = np.full(a.part.shape[1], np.nan)
-    pairs = relations.pairs(a, b)
     known = 0 if isinstance(pairs, str) else len(pairs[0])
     n_paired = None if relations.are_unknown(a, b) else known
     return PairGap(roles=(a.role, b.role), n_rows=(a.n, b.n), n_paired=n_paired, **values, notes=notes)
