@@ -23,7 +23,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_encoders_vlm2vec import qwen
 
-from benchmarks import _embeddings
+from benchmarks import _content
 from benchmarks._embeddings import encoded
 from grclip import Items, SearchTask
 from grclip.datasets import make_scenes, mix_kinds
@@ -501,13 +501,13 @@ class TestNames:
             np.array(["a", None], dtype=object), torch.zeros(1, 2, 2), torch.zeros(2, 1, 2), grey, palette, other,
             clear, turned, PIL.Image.new("L", (4, 1), 1), PIL.Image.new("L", (2, 2), 2), broken,
         ]  # fmt: skip
-        digests = [_embeddings._digest(value) for value in values]
+        digests = [_content._digest(value) for value in values]
         for (a, x), (b, y) in combinations(zip(values, digests, strict=True), 2):
             assert x != y, (a, b)
-        assert _embeddings._digest("a", is_text=True) != _embeddings._digest("a")
-        assert digests == [_embeddings._digest(value) for value in values], "the same when asked again"
-        assert _embeddings._digest(str(pictures[0])) == _embeddings._digest(pictures[0])
-        assert _embeddings._hash("kind", b"ab", b"c") != _embeddings._hash("kind", b"a", b"bc")
+        assert _content._digest("a", is_text=True) != _content._digest("a")
+        assert digests == [_content._digest(value) for value in values], "the same when asked again"
+        assert _content._digest(str(pictures[0])) == _content._digest(pictures[0])
+        assert _content.hashed("kind", b"ab", b"c") != _content.hashed("kind", b"a", b"bc")
 
     @pytest.mark.parametrize("value", ["\ud800", "nul\0.png"])
     def test_strings_that_are_no_names_of_files(self, value, tmp_path):
