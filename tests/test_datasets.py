@@ -1,5 +1,7 @@
 """Drawn scenes, and the mixing of kinds."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grclip import Items
-from grclip.datasets import make_scenes, mix_kinds, replace_parts, toy
+from grclip.datasets import keep_kinds, make_scenes, mix_kinds, paper_split, replace_parts, toy
 
 BOTH = Items({"text": [f"t{i}" for i in range(20)], "image": [f"{i}.png" for i in range(20)]})
 
@@ -162,3 +164,87 @@ class TestMixing:
             mix_kinds(Items({"text": ["a"]}))
         with pytest.raises(TypeError, match="items is list; expected Items"):
             replace_parts(["a"], 0.5)
+
+
+class TestPaperSplit:
+    @pytest.mark.parametrize("n", [1, 2, 5, 6, 21, 22, 981, 4421])
+    def test_it_is_that_of_the_code_of_the_paper(self, n):
+        random.seed(42)
+        order = random.sample(range(n), n)
+        kinds = paper_split(n)
+        assert len(kinds) == n
+        for i, row in enumerate(order):
+            assert kinds[row] == ["text", "image", "text+image"][i % 3]
+
+    def test_it_is_the_same_on_every_machine(self):
+        assert paper_split(6) == ["image", "image", "text", "text+image", "text+image", "text"]
+        kinds = paper_split(984)
+        assert [kinds.count(kind) for kind in ("text", "image", "text+image")] == [328] * 3
+
+    def test_other_random_numbers_are_left_alone(self):
+        random.seed(7)
+        state = random.getstate()
+        paper_split(10)
+        assert random.getstate() == state
+
+    def test_a_whole_number_of_numpy_will_do(self):
+        assert paper_split(np.int64(7)) == paper_split(7)
+
+    @pytest.mark.parametrize("n", [0, -1, 2.0, True, None, "6"])
+    def test_what_is_no_number_of_documents(self, n):
+        with pytest.raises(ValueError, match="n must be a whole number of at least 1; got"):
+            paper_split(n)
+
+
+class TestKeepKinds:
+    @given(kinds=st.lists(st.sampled_from(["text", "image", "text+image", "image+text"]), min_size=20, max_size=20))
+    def test_documents_are_of_their_kinds_and_keep_their_rows(self, kinds):
+        kept = keep_kinds(BOTH, kinds)
+        assert [set(kind.split("+")) for kind in kept.kinds] == [set(kind.split("+")) for kind in kinds]
+        for role in BOTH:
+            assert all(a in (None, b) for a, b in zip(kept[role], BOTH[role], strict=True))
+        assert BOTH.kinds.tolist() == ["text+image"] * 20
+
+    def test_kinds_as_items_give_them_change_nothing(self):
+        items = Items({"text": ["a", None, "c", None], "image": ["x", "y", None, None]})
+        for kinds in (items.kinds, items.kinds.tolist(), tuple(items.kinds)):
+            kept = keep_kinds(items, kinds)
+            assert kept.kinds.tolist() == ["text+image", "image", "text", ""]
+
+    @pytest.mark.parametrize("library", [np.asarray, torch.tensor])
+    def test_vectors_become_rows_of_nan(self, library):
+        items = Items({"text": library(np.ones((3, 2))), "image": library(np.ones((3, 2)))}, encoder="e")
+        kept = keep_kinds(items, ["text", "image", "text+image"])
+        assert kept.kinds.tolist() == ["text", "image", "text+image"]
+        assert kept.encoder == "e"
+        assert type(kept["text"]) is type(items["text"])
+        assert items.kinds.tolist() == ["text+image"] * 3
+
+    def test_any_roles_will_do(self):
+        items = Items({"title": ["a", "b"], "sketch": ["x", "y"], "cover": ["u", "v"]})
+        assert keep_kinds(items, ["cover+title", "sketch"]).kinds.tolist() == ["title+cover", "sketch"]
+
+    @pytest.mark.parametrize(
+        ("kinds", "message"),
+        [
+            (["text"] * 19, "kinds has 19 entries, but there are 20 documents"),
+            ([], "kinds has 0 entries"),
+            (["text"] * 19 + ["audio+text"], "kinds name 'audio'; roles are 'text', 'image'"),
+            (["text"] * 19 + ["text + image"], "kinds name ' image', 'text '"),
+            ("text", "kinds has 4 entries"),
+        ],
+    )
+    def test_kinds_that_do_not_fit(self, kinds, message):
+        with pytest.raises(ValueError, match=message):
+            keep_kinds(BOTH, kinds)
+
+    def test_documents_that_lack_a_part_of_their_kind_are_named(self):
+        items = Items({"text": ["a", None, None], "image": ["x", "y", "z"]})
+        with pytest.raises(ValueError, match=r"role 'text': 2 rows \(1, 2\) lack the part that their kind has"):
+            keep_kinds(items, ["text", "text", "text+image"])
+
+    def test_what_is_of_another_type(self):
+        with pytest.raises(TypeError, match="items is list; expected Items"):
+            keep_kinds(["a"], ["text"])
+        with pytest.raises(TypeError, match=r"kinds holds None; expected roles joined by '\+'"):
+            keep_kinds(BOTH, [None] * 20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from grclip._columns import is_missing, is_raw
-from grclip._validation import few
+from grclip._validation import check_k, few
 from grclip.items import Items, modalities_of
 
 
@@ -136,6 +137,106 @@ def replace_parts(
     return _without(_without(items, texts, np.flatnonzero(lost & both)), others, np.flatnonzero(~lost & both))
 
 
+def paper_split(n: int) -> list[str]:
+    """The kind of each document in the split of the paper's own code.
+
+    That code shuffles the documents with Python's generator, seeded with 42, and takes the i-th of them as a text, a
+    picture or both, by the remainder of i by three. The mixed corpora that were published with MixBench are others.
+
+    Parameters
+    ----------
+    n : int
+        Number of documents.
+
+    Returns
+    -------
+    list of str
+        ``"text"``, ``"image"`` or ``"text+image"`` for each document.
+
+    Raises
+    ------
+    ValueError
+        If n is no whole number of at least 1.
+
+    See Also
+    --------
+    load_mixbench : The mixed corpora as published, with which the paper is reproduced.
+    keep_kinds : Leave documents with the parts of these kinds.
+
+    References
+    ----------
+    Li et al., Closing the Modality Gap for Mixed Modality Search, arXiv:2507.19054; ``src/retrieval_mixbench.py`` of
+    its code.
+
+    Examples
+    --------
+    >>> from grclip.datasets import paper_split
+    >>> paper_split(6)
+    ['image', 'image', 'text', 'text+image', 'text+image', 'text']
+    """
+    n = check_k(n, name="n")
+    generator = random.Random(42)
+    kinds = [""] * n
+    for place, row in enumerate(generator.sample(range(n), n)):
+        kinds[row] = ("text", "image", "text+image")[place % 3]
+    return kinds
+
+
+def keep_kinds(items: Items, kinds: Sequence[str]) -> Items:
+    """Leave each document with the parts of its kind.
+
+    Parameters
+    ----------
+    items : Items
+        Documents, raw or encoded.
+    kinds : sequence of str
+        Roles that each document keeps, joined by ``+``, as `Items.kinds` gives them.
+
+    Returns
+    -------
+    Items
+        The same rows in the same order; parts that are not of its kind are missing in a row.
+
+    Raises
+    ------
+    TypeError
+        If items are no Items, or a kind is no str.
+    ValueError
+        If there are not as many kinds as documents, a kind names a role that there is not, or a document lacks a part
+        of its kind.
+
+    See Also
+    --------
+    mix_kinds : Documents of three kinds at random.
+
+    Examples
+    --------
+    >>> from grclip import Items
+    >>> from grclip.datasets import keep_kinds, paper_split
+    >>> documents = Items({"text": ["a", "b", "c"], "image": ["a.png", "b.png", "c.png"]})
+    >>> keep_kinds(documents, paper_split(3)).kinds.tolist()
+    ['image', 'text+image', 'text']
+    """
+    _check_items(items)
+    if len(kinds) != len(items):
+        raise ValueError(f"kinds has {len(kinds)} entries, but there are {len(items)} documents")
+    others = [kind for kind in kinds if not isinstance(kind, str)]
+    if others:
+        raise TypeError(f"kinds holds {others[0]!r}; expected roles joined by '+', e.g. 'text+image'")
+    kept = [frozenset(filter(None, kind.split("+"))) for kind in kinds]
+    unknown = sorted(set().union(*kept) - set(items.roles))
+    if unknown:
+        raise ValueError(f"kinds name {', '.join(map(repr, unknown))}; roles are {', '.join(map(repr, items.roles))}")
+    mixed = items
+    for role in items:
+        wanted = np.array([role in kind for kind in kept])
+        lacking = np.flatnonzero(wanted & is_missing(items[role]))
+        if len(lacking):
+            raise ValueError(f"role {role!r}: {few(lacking)} lack the part that their kind has")
+        mixed = _without(mixed, [role], np.flatnonzero(~wanted))
+    return mixed
+
+
 def has_both(items: Items, modalities: Mapping[str, str] | None = None) -> NDArray[np.bool_]:
     """Which rows have a text and a part of another modality, (n,)."""
     known = dict(zip(items.roles, modalities_of(items.roles, modalities), strict=True))
@@ -147,8 +248,7 @@ def _two_sides(
     items: Any, modalities: Mapping[str, str] | None, *, complete: bool = True
 ) -> tuple[list[str], list[str]]:
     """The text roles and the other ones, of which each document, if they are to be complete, has at least one each."""
-    if not isinstance(items, Items):
-        raise TypeError(f"items is {type(items).__name__}; expected Items, e.g. task.corpus")
+    _check_items(items)
     found = dict(zip(items.roles, modalities_of(items.roles, modalities), strict=True))
     sides = [[r for r in found if found[r] == "text"], [r for r in found if found[r] != "text"]]
     for roles, name in zip(sides, ("text", "part beside its text"), strict=True):
@@ -158,6 +258,11 @@ def _two_sides(
         if complete and len(lacking):
             raise ValueError(f"{few(lacking)} have no {name}; take documents that have both: items[rows]")
     return sides[0], sides[1]
+
+
+def _check_items(items: Any) -> None:
+    if not isinstance(items, Items):
+        raise TypeError(f"items is {type(items).__name__}; expected Items, e.g. task.corpus")
 
 
 def _lacking(items: Items, roles: Sequence[str]) -> NDArray[np.bool_]:
