@@ -16,7 +16,9 @@ from sklearn.preprocessing import FunctionTransformer
 
 from grclip import ExactRetriever, Items, ModalityGapRemover, MultimodalFuser, SearchTask
 from grclip.diagnostics import alpha_curve, calibration_size, replacement_curve
-from grclip.metrics import ndcg_score
+from grclip.metrics import ndcg_score, recall_score, reciprocal_rank_score
+
+OTHER_METRICS = [("recall", recall_score, "Recall@3"), ("reciprocal_rank", reciprocal_rank_score, "MRR@3")]
 
 
 class Recorder(TransformerMixin, BaseEstimator):
@@ -77,6 +79,27 @@ class TestReplacementCurve:
                 score = ndcg_score(qrels, method.predict(alone))
                 np.testing.assert_allclose(curve.scores[name][end], score, atol=1e-12)
         np.testing.assert_array_equal(curve.scores["raw, pushed down"][[0, -1]], curve.scores["raw"][[0, -1]])
+
+    @pytest.mark.parametrize(("metric", "score", "label"), OTHER_METRICS)
+    def test_by_another_metric(self, complete, metric, score, label):
+        """The simulation, too: at both ends it is the search of one modality."""
+        task, qrels = complete
+        qrels = [judged | {(i + 1) % 40: 1} for i, judged in enumerate(qrels)]
+        method = raw().fit(task)
+        curve = replacement_curve(task, qrels, {"raw": method}, [0, 1], metric=metric, k=3, n_repeats=1)
+        assert curve.metric == label
+        alone = [SearchTask(task.queries, Items({role: task.corpus[role]})) for role in ("text", "image")]
+        slow = [score(qrels, method.predict(one), k=3) for one in alone]
+        assert slow != [ndcg_score(qrels, method.predict(one), k=3) for one in alone]
+        for scores in curve.scores.values():
+            np.testing.assert_allclose(scores[:, 0], slow)
+
+    @pytest.mark.parametrize("metric", ["NDCG", None, ["ndcg"]])
+    def test_unknown_metrics(self, complete, metric):
+        task, qrels = complete
+        for curve, method in ((replacement_curve, raw().fit(task)), (alpha_curve, raw())):
+            with pytest.raises(ValueError, match="metric must be one of 'ndcg', 'recall', 'reciprocal_rank'; got "):
+                curve(task, qrels, method, metric=metric)
 
     @hypothesis_settings(max_examples=25)
     @given(st.integers(0, 2**32 - 1), st.integers(1, 30))
@@ -207,6 +230,16 @@ class TestAlphaCurve:
         found = calibration_size(task, qrels, method, some, [5, 20], n_repeats=2)
         assert np.isfinite(found.scores.mean("pipeline")).all()
         assert not hasattr(method[0], "seen_")
+
+    @pytest.mark.parametrize(("metric", "score", "label"), OTHER_METRICS)
+    def test_by_another_metric(self, complete, metric, score, label):
+        task, qrels = complete
+        qrels = [judged | {(i + 1) % 40: 1} for i, judged in enumerate(qrels)]
+        curve = alpha_curve(task, qrels, raw(), [0.2, 0.9], metric=metric, k=3)
+        assert curve.metric == label
+        for scores, alpha in zip(curve.scores["pipeline"], (0.2, 0.9), strict=True):
+            ranking = raw(alpha=alpha).fit(task).predict(task)
+            np.testing.assert_allclose(scores, score(qrels, ranking, k=3, per_query=True))
 
     def test_where_it_is_calibrated_matters(self, complete):
         task, qrels = complete

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,13 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from grclip._columns import is_missing
-from grclip._validation import check_qrels, few
+from grclip._validation import check_k, check_qrels, few
 from grclip.items import Items, SearchTask
 from grclip.metrics import ndcg_score, recall_score, reciprocal_rank_score
 
 METRICS = {"ndcg": ndcg_score, "recall": recall_score, "reciprocal_rank": reciprocal_rank_score}
+NAMES = {"ndcg": "NDCG", "recall": "Recall", "reciprocal_rank": "MRR"}
+"""What the means of metrics are called."""
 
 Judged = Sequence[Mapping[int, float]]
 
@@ -84,6 +87,14 @@ def check_judged(task: Any, qrels: Any) -> list[Mapping[int, float]]:
     """The qrels of a task, which has to have some."""
     check_task(task)
     return check_qrels(qrels, len(task), len(task.corpus))
+
+
+def check_metric(metric: Any, k: Any) -> tuple[Callable[..., Any], str]:
+    """A metric of the first k documents, and what it is called."""
+    if not isinstance(metric, str) or metric not in METRICS:
+        raise ValueError(f"metric must be one of {', '.join(map(repr, METRICS))}; got {metric!r}")
+    k = check_k(k)
+    return partial(METRICS[metric], k=k), f"{NAMES[metric]}@{k}"
 
 
 def check_calibration(calibration: Any) -> tuple[SearchTask, list[Mapping[int, float]]]:

@@ -8,19 +8,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 
-from grclip._validation import check_k
 from grclip.diagnostics._search import (
     Judged,
     check_calibration,
     check_judged,
     check_methods,
+    check_metric,
     judged_only,
     presence,
     search_fitted_on,
 )
 from grclip.diagnostics.curves import Curve, check_points
 from grclip.items import SearchTask
-from grclip.metrics import ndcg_score
 
 
 def alpha_curve(
@@ -30,9 +29,10 @@ def alpha_curve(
     alphas: ArrayLike | None = None,
     *,
     calibration: tuple[SearchTask, Judged] | None = None,
+    metric: str = "ndcg",
     k: int = 10,
 ) -> Curve:
-    """NDCG@k over alpha, the weight of the text in a document that also has a picture.
+    """A score over alpha, the weight of the text in a document that also has a picture.
 
     Parameters
     ----------
@@ -47,21 +47,23 @@ def alpha_curve(
         Weights from 0 to 1; None takes 0, 0.1, ..., 1.
     calibration : tuple of SearchTask and list of dict, default=None
         Task and qrels to fit on; None takes those that are measured on.
+    metric : {"ndcg", "recall", "reciprocal_rank"}, default="ndcg"
+        What is averaged over the queries.
     k : int, default=10
         Ranks that count.
 
     Returns
     -------
     Curve
-        NDCG@k of each query; the interval is over queries.
+        The metric of each query; the interval is over queries.
 
     Raises
     ------
     TypeError
         If task is no SearchTask of Items, or a method does not end in a retriever.
     ValueError
-        If a method has no parameter alpha, or several, if an alpha is none, if no query and no document has two
-        parts, or if qrels mark nothing relevant.
+        If a method has no parameter alpha, or several, if an alpha is none, if the metric is unknown, if no query and
+        no document has two parts, or if qrels mark nothing relevant.
 
     See Also
     --------
@@ -88,7 +90,7 @@ def alpha_curve(
     [0.61, 0.87, 0.78]
     """
     judged, named = check_judged(task, qrels), check_methods(methods, fitted=False)
-    check_k(k)
+    score, label = check_metric(metric, k)
     fitted_on, fit_qrels = (task, qrels) if calibration is None else check_calibration(calibration)
     names = {name: _alpha_of(name, method) for name, method in named.items()}
     points = np.linspace(0, 1, 11).round(1) if alphas is None else check_points("alphas", alphas)
@@ -102,10 +104,8 @@ def alpha_curve(
     for name, method in named.items():
         for i, alpha in enumerate(points.tolist()):
             fixed = clone(method).set_params(**{names[name]: alpha})
-            scores[name][i] = ndcg_score(
-                judged, search_fitted_on(fixed, fitted_on, fit_qrels, task, k), k=k, per_query=True
-            )
-    return Curve("alpha", points, scores, f"NDCG@{k}", "queries", tuple(notes))
+            scores[name][i] = score(judged, search_fitted_on(fixed, fitted_on, fit_qrels, task, k), per_query=True)
+    return Curve("alpha", points, scores, label, "queries", tuple(notes))
 
 
 def _alpha_of(name: str, method: Any) -> str:

@@ -15,13 +15,13 @@ from grclip.diagnostics._search import (
     Judged,
     check_judged,
     check_methods,
+    check_metric,
     judged_only,
     presence,
     search,
 )
 from grclip.diagnostics.curves import Curve, check_points
 from grclip.items import Items, SearchTask, modalities_of
-from grclip.metrics import ndcg_score
 
 PUSHED_DOWN = ", pushed down"
 """What the name of a method ends in where its simulation is meant."""
@@ -35,13 +35,14 @@ def replacement_curve(
     methods: Any,
     p: ArrayLike = SHARES,
     *,
+    metric: str = "ndcg",
     k: int = 10,
     n_repeats: int = 5,
     push_down: bool = True,
     modalities: Mapping[str, str] | None = None,
     random_state: Any = 0,
 ) -> Curve:
-    """NDCG@k where documents keep one modality: their text, or, with probability p, what they have beside it.
+    """A score where documents keep one modality: their text, or, with probability p, what they have beside it.
 
     With raw CLIP vectors the curve is a U: pictures sink below unrelated texts, until all documents are pictures.
 
@@ -56,6 +57,8 @@ def replacement_curve(
         Pipelines that end in `ExactRetriever`. Nothing is fitted again: calibrate on other data, or on this task.
     p : array-like of shape (n_points,), default=(0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
         Probabilities that a document loses its text.
+    metric : {"ndcg", "recall", "reciprocal_rank"}, default="ndcg"
+        What is averaged over the queries.
     k : int, default=10
         Ranks that count.
     n_repeats : int, default=5
@@ -71,15 +74,16 @@ def replacement_curve(
     Returns
     -------
     Curve
-        Mean NDCG@k over queries, with a repeat for each random corpus; the simulation as ``"{method}, pushed down"``.
+        Mean of the metric over queries, with a repeat for each random corpus; the simulation as
+        ``"{method}, pushed down"``.
 
     Raises
     ------
     TypeError
         If task is no SearchTask of Items, or a method does not end in a retriever.
     ValueError
-        If a p is no probability, if no document has both a text and something else, if a method is not fitted, or if
-        qrels mark nothing relevant.
+        If a p is no probability, if the metric is unknown, if no document has both a text and something else, if a
+        method is not fitted, or if qrels mark nothing relevant.
 
     See Also
     --------
@@ -104,7 +108,7 @@ def replacement_curve(
     {'raw': [1.0, 0.52, 0.82], 'raw, pushed down': [1.0, 0.52, 0.82]}
     """
     judged, named = check_judged(task, qrels), check_methods(methods)
-    check_k(k)
+    score, label = check_metric(metric, k)
     check_k(n_repeats, name="n_repeats")
     check_flag("push_down", push_down)
     queries, notes = judged_only(judged)
@@ -121,11 +125,11 @@ def replacement_curve(
             corpus = replace_parts(task.corpus, share, seed, modalities=modalities, incomplete="keep")
             replaced = SearchTask(task.queries, corpus)
             for name, method in named.items():
-                scores[name][i, repeat] = ndcg_score(judged, search(method, replaced, k)[1], k=k)
+                scores[name][i, repeat] = score(judged, search(method, replaced, k)[1])
             if push_down:
                 ranking = _pushed_down(named[next(iter(named))], replaced, k, modalities)
-                scores[pushed][i, repeat] = ndcg_score(judged, ranking, k=k)
-    return Curve("p", shares, scores, f"NDCG@{k}", "random corpora", tuple(notes))
+                scores[pushed][i, repeat] = score(judged, ranking)
+    return Curve("p", shares, scores, label, "random corpora", tuple(notes))
 
 
 def _pushed_down(method: Any, task: SearchTask, k: int, modalities: Mapping[str, str] | None) -> NDArray[np.intp]:

@@ -59,7 +59,8 @@ class CurveDisplay(ABC):
         line_kw : dict, default=None
             Options of matplotlib's ``plot``.
         **options
-            Further arguments of the function of `grclip.diagnostics` that measures: ``k``, ``p``, ``alphas``, ...
+            Further arguments of the function of `grclip.diagnostics` that measures: ``metric``, ``k``, ``p``,
+            ``alphas``, ...
 
         Returns
         -------
