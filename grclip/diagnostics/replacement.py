@@ -121,7 +121,8 @@ def replacement_curve(
     notes += _kept(task.corpus, modalities)
     scores = {name: np.empty((len(shares), n_repeats)) for name in [*named, *([pushed] if push_down else [])]}
     for i, share in enumerate(shares.tolist()):
-        for repeat, seed in enumerate(seeds.tolist()):
+        drawn = seeds[:1] if share in (0, 1) else seeds  # at the ends all corpora are one
+        for repeat, seed in enumerate(drawn.tolist()):
             corpus = replace_parts(task.corpus, share, seed, modalities=modalities, incomplete="keep")
             replaced = SearchTask(task.queries, corpus)
             for name, method in named.items():
@@ -129,6 +130,8 @@ def replacement_curve(
             if push_down:
                 ranking = _pushed_down(named[next(iter(named))], replaced, k, modalities)
                 scores[pushed][i, repeat] = score(judged, ranking)
+        for points in scores.values():
+            points[i, len(drawn) :] = points[i, 0]
     return Curve("p", shares, scores, label, "random corpora", tuple(notes))
 
 
