@@ -7,7 +7,6 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import product
@@ -17,13 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._reproduction import CALIBRATIONS, Calibration, Data, Judged, parser, prepare, trained
+from benchmarks._arguments import folder, parser
+from benchmarks._calibration import CALIBRATIONS, Calibration, trained
+from benchmarks._data import Data, Judged
+from benchmarks._paper import MODELS
+from benchmarks._reproduction import Missing, reference_ndcg
 from grclip._optional import optional_import
 from grclip.diagnostics import Curve
 from grclip.plots.curves import CurveDisplay
 
-Metric = tuple[str, int]
-"""A metric by its name in `grclip.metrics.retrieval_scorer`, and the ranks that count."""
+Metric = tuple[str | Callable[..., Any], int]
+"""A metric, or its name in `grclip.metrics.retrieval_scorer`, and the ranks that count."""
 
 NO_CALIBRATION = "none"
 """What raw vectors are calibrated on."""
@@ -34,8 +37,10 @@ class Measured:
     """A curve of one model on one dataset, of the methods that one calibration serves."""
 
     model: str
+    encoder: str | None
     dataset: str
     calibration: str
+    learned_from: str | None
     curve: Curve
     n_queries: int
     n_documents: int
@@ -58,7 +63,7 @@ class Figure(ABC):
     arguments : Namespace
         Those of `curve_parser`.
     metrics : sequence of (str, int)
-        Metrics to measure, one curve for each.
+        Metrics to measure, one curve for each; with ``--reference-metric`` each NDCG also as the paper's code has it.
     """
 
     name: str
@@ -77,9 +82,10 @@ class Figure(ABC):
     """What tables tell beside the points: titles, and functions of the values and the means."""
 
     def __init__(self, arguments: argparse.Namespace, metrics: Sequence[Metric]) -> None:
-        self.arguments, self.metrics = arguments, metrics
+        ranks = [k for name, k in metrics if name == "ndcg"] if arguments.reference_metric else []
+        self.arguments, self.metrics = arguments, [*metrics, *((reference_ndcg, k) for k in ranks)]
         self.measured: list[Measured] = []
-        self.missing: dict[str, list[str]] = {}
+        self.missing = Missing()
 
     @abstractmethod
     def judged(self, data: Data, dataset: str) -> Judged:
@@ -115,32 +121,34 @@ class Figure(ABC):
         asked = [dataset for dataset in self.arguments.datasets if dataset in self.datasets]
         served = [dataset for dataset in asked if self.serves(data.model, dataset)]
         for dataset, how in product(served, (NO_CALIBRATION, *self.arguments.calibrations)):
-            with self._noting(f"{data.model}, {dataset}, calibration {how}"):
+            with self.missing.noting(f"{data.model}, {dataset}, calibration {how}"):
                 calibration, judged = self.calibrated(data, dataset, how), self.judged(data, dataset)
                 for metric in self.metrics:
                     curve = self.curve(judged, calibration, metric)
                     sizes = len(judged.task), len(judged.task.corpus)
-                    self.measured.append(Measured(data.model, dataset, how, curve, *sizes))
+                    learned = None if calibration is None else calibration.told
+                    of = data.model, judged.task.encoder, dataset, how, learned
+                    self.measured.append(Measured(*of, curve, *sizes))
 
-    @contextmanager
-    def _noting(self, what: str) -> Iterator[None]:
-        """Remember what cannot be measured, once for each reason."""
-        try:
-            yield
-        except (OSError, ValueError, ModuleNotFoundError) as error:
-            self.missing.setdefault(str(error), []).append(what)
+    def note_unserved(self) -> None:
+        """Say which datasets no model was asked to encode."""
+        for dataset in self.arguments.datasets:
+            if dataset in self.datasets and not any(self.serves(model, dataset) for model in self.arguments.models):
+                self.missing.note(
+                    "none of the models encodes it; --models, or --checkpoint with --toy, names one", dataset
+                )
 
     def page(self) -> str:
         """A table for each dataset and metric in Markdown, and what is missing."""
         lines = [f"## {self.title}"]
+        if self.arguments.unpublished:
+            what = f"{self.arguments.toy} drawn scenes a dataset" if self.arguments.toy else "other data than published"
+            lines += ["", f"Measured on {what}: not to be compared with the paper."]
         for metric, dataset in product(dict.fromkeys(each.curve.metric for each in self.measured), self.datasets):
             found = [each for each in self.measured if (each.dataset, each.curve.metric) == (dataset, metric)]
             if found:
                 lines += ["", f"### {dataset}, {metric}", "", *self.table(found), *_told(found)]
-        if self.missing:
-            lines += ["", "Not measured:", ""]
-            lines += [f"- {'; '.join(what)}: {reason}" for reason, what in self.missing.items()]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.missing.lines()])
 
     def table(self, found: Sequence[Measured]) -> list[str]:
         """Rows of model, method and calibration, with a column for each point."""
@@ -190,7 +198,8 @@ def _told(found: Sequence[Measured]) -> list[str]:
     first, n_repeats = found[0], len(next(iter(found[0].curve.scores.values()))[0])
     sizes = f"{first.n_queries} queries, {first.n_documents} documents; mean of {n_repeats} {first.curve.repeats}"
     notes = dict.fromkeys(note for each in found for note in each.curve.notes)
-    return ["", "; ".join([sizes, *notes]) + "."]
+    learned = dict.fromkeys(f"- {each.calibration}: {each.learned_from}" for each in found if each.learned_from)
+    return ["", "; ".join([sizes, *notes]) + ".", *([""] if learned else []), *learned]
 
 
 def _plain(x: NDArray) -> Any:
@@ -200,12 +209,17 @@ def _plain(x: NDArray) -> Any:
     return numbers.tolist()
 
 
-def curve_parser(description: str | None, datasets: Sequence[str]) -> argparse.ArgumentParser:
+def curve_parser(
+    description: str | None,
+    datasets: Sequence[str],
+    models: Sequence[str] = MODELS,
+    calibrations: Sequence[str] = CALIBRATIONS,
+) -> argparse.ArgumentParser:
     """The arguments that all figures of curves take."""
-    made = parser(description)
+    made = parser(description, models)
     made.add_argument("--datasets", nargs="+", default=list(datasets), choices=datasets)
-    made.add_argument("--calibrations", nargs="+", default=list(CALIBRATIONS), choices=CALIBRATIONS)
-    made.add_argument("--plots", type=Path, metavar="FOLDER", help="draw each curve as a PNG file in it")
+    made.add_argument("--calibrations", nargs="+", default=list(calibrations), choices=calibrations)
+    made.add_argument("--plots", type=folder, metavar="FOLDER", help="draw each curve as a PNG file in it")
     return made
 
 
@@ -219,18 +233,17 @@ def data_apart(model: str, arguments: argparse.Namespace) -> Data:
 
 def run(arguments: argparse.Namespace, figures: Sequence[Figure]) -> int:
     """Measure figures, print their pages, and write what was asked for; 1 where nothing could be measured."""
-    prepare(arguments)
-    if arguments.plots:
-        optional_import("matplotlib", "plots", "--plots")
-        arguments.plots.mkdir(parents=True, exist_ok=True)
     for model in arguments.models:
         data = data_apart(model, arguments)
         for figure in figures:
             figure.measure(data)
+    for figure in figures:
+        figure.note_unserved()
     print("\n\n".join(figure.page() for figure in figures))
     if arguments.json:
         write_json(arguments.json, arguments, figures)
     if arguments.plots:
+        arguments.plots.mkdir(parents=True, exist_ok=True)
         drawn = [path for figure in figures for path in figure.draw(arguments.plots)]
         print(f"\n{len(drawn)} pictures in {arguments.plots}")
     return 0 if any(figure.measured for figure in figures) else 1
@@ -238,9 +251,10 @@ def run(arguments: argparse.Namespace, figures: Sequence[Figure]) -> int:
 
 def write_json(path: Path, arguments: argparse.Namespace, figures: Sequence[Figure]) -> None:
     """Curves with their settings."""
-    settings = {name: vars(arguments).get(name) for name in ("repeats", "query_alpha", "toy")}
+    names = ("repeats", "query_alpha", "toy", "unpublished", "checkpoint")
+    settings = {name: vars(arguments).get(name) for name in names} | {"root": str(arguments.root or "the hub")}
     content: dict[str, Any] = {"date": str(date.today()), "settings": settings}
     for figure in figures:
         measured = [each.as_json() for each in figure.measured]
-        content[figure.name] = {"missing": figure.missing, "measured": measured}
-    path.write_text(json.dumps(content, indent=1) + "\n")
+        content[figure.name] = {"missing": figure.missing.reasons, "measured": measured}
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from grclip.encoders import OpenCLIPEncoder, TransformersEncoder, VLM2VecEncoder, toy_encoder
@@ -35,7 +36,10 @@ CHECKPOINTS: Mapping[str, Checkpoint] = {
     "CLAP": Checkpoint(TransformersEncoder, "laion/clap-htsat-unfused"),
     "X-CLIP": Checkpoint(TransformersEncoder, "microsoft/xclip-base-patch32"),
 }
-"""By name: those of Table 1, and one for sounds and one for videos. The text of the paper names no files of weights."""
+"""By name: those of Table 1, and one for sounds and one for videos.
+
+The paper's list of checkpoints has lost its links; which of LAION's, and SigLIP at 384 pixels, is as in its code.
+"""
 
 TOY = "toy"
 """Comes with the package, knows drawn scenes only, and is in no table of the paper."""
@@ -45,10 +49,10 @@ def encoder_of(model: str, places: Mapping[str, str], **options: Any) -> BaseEnc
     """The encoder of a model, from a place of the user's own (a folder, or a name on the hub) where one is given."""
     if model == TOY:
         return toy_encoder(**options)
-    if model not in CHECKPOINTS:
-        raise SystemExit(f"--models: no model {model!r}; there are {', '.join((*CHECKPOINTS, TOY))}")
     checkpoint = CHECKPOINTS[model]
     if model not in places:
         return checkpoint.encoder(**options)
-    local = "local-dir:" if checkpoint.family is OpenCLIPEncoder and ":" not in places[model] else ""
-    return checkpoint.family(f"{local}{places[model]}", **options)
+    place = places[model]
+    if checkpoint.family is OpenCLIPEncoder and not place.startswith(("local-dir:", "hf-hub:")):
+        place = f"{'local-dir' if Path(place).is_dir() else 'hf-hub'}:{place}"
+    return checkpoint.family(place, **options)

@@ -11,13 +11,17 @@ import numpy as np
 from benchmarks._paper import SUBSETS
 from grclip import Items, SearchTask
 from grclip.datasets import make_scenes, write_beir, write_clotho, write_mixbench, write_msvd, write_nights
+from grclip.datasets._writing import new_folder
 
 BEIR = ("nfcorpus", "scifact")
 MARK = "toy.txt"
-"""File that tells a folder of toy data from others; written last."""
+"""File that tells a folder of toy data from others, and how large they are."""
 
 N_SETS = 14
 """Sets of scenes that are drawn."""
+
+MOST = 299
+"""Scenes a set, of which there are some 4,000 in all."""
 
 Drawn = tuple[SearchTask, list[dict[int, int]]]
 
@@ -28,17 +32,21 @@ def write_toy(root: Path, n: int) -> None:
     if mark.is_file() and mark.read_text() == str(n):
         return
     if root.is_dir() and any(root.iterdir()):
-        raise SystemExit(f"{root} is not empty, nor does it hold {n} toy scenes a set; give --toy a folder of its own")
+        held = f"{mark.read_text()} toy scenes a dataset" if mark.is_file() else "other data"
+        raise SystemExit(f"{root} holds {held}; give --toy {n} a folder of its own by --root, or remove that one")
+    if root.is_dir():
+        root.rmdir()
     scenes = draw(n)
-    for place in (root, root / "train"):
-        for subset in SUBSETS:
-            write_mixbench(*of_subset(subset, scenes), place, subset)
-    for name in BEIR:
-        task, qrels = next(scenes)
-        halves = ["train"] * (n // 2) + ["test"] * (n - n // 2)
-        write_beir(SearchTask(task.queries, Items({"text": task.corpus["text"]})), qrels, root / name, halves)
-    write_media(root, n, scenes)
-    mark.write_text(str(n))
+    with new_folder(root) as folder:  # there whole or not at all
+        for place in (folder, folder / "train"):
+            for subset in SUBSETS:
+                write_mixbench(*of_subset(subset, scenes), place, subset)
+        for name in BEIR:
+            task, qrels = next(scenes)
+            halves = ["train"] * (n // 2) + ["test"] * (n - n // 2)
+            write_beir(SearchTask(task.queries, Items({"text": task.corpus["text"]})), qrels, folder / name, halves)
+        write_media(folder, n, scenes)
+        (folder / MARK).write_text(str(n))
 
 
 def draw(n: int) -> Iterator[Drawn]:

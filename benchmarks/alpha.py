@@ -9,15 +9,14 @@ Means and spreads come from training splits as in the paper's Appendix B, from t
 judgements), and from the three other subsets (cross-dataset). Spreads are learned anew for each alpha; where all
 documents are of one kind, as in what was published, one scale leaves every ranking as it is.
 
-The paper's text has no number of this figure. VLM2Vec encodes texts and pictures apart here, so that there is something
-to weigh; how it fares when it reads both at once is for ``benchmarks.mixbench`` to say.
+The paper's text has no number of this figure, and the figure no VLM2Vec: given as a model, that encodes texts and
+pictures apart here, so that there is something to weigh.
 
 What cannot be measured here is listed at the end with what is missing. ``--toy 40`` runs all of it on drawn scenes.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -26,15 +25,17 @@ from numpy.typing import NDArray
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
+from benchmarks._arguments import add_query_alpha, prepare
+from benchmarks._calibration import Calibration, fuser_of, pooled
 from benchmarks._curves import Figure, Metric, curve_parser, run
+from benchmarks._data import Data, Judged
 from benchmarks._paper import SUBSETS
-from benchmarks._reproduction import METHODS, Calibration, Data, Judged, fuser_of, pooled
+from benchmarks._reproduction import METHODS
 from grclip import ExactRetriever
 from grclip.diagnostics import Curve, alpha_curve
 from grclip.plots import AlphaCurveDisplay
 
 ALPHAS = np.linspace(0, 1, 11).round(1)
-
 
 FLAT = 0.0005
 """Of a score, below which no three places differ."""
@@ -91,15 +92,10 @@ class Alpha(Figure):
         return Pipeline([*steps, ("fuse", fuser), ("search", ExactRetriever())])
 
 
-def add_query_alpha(made: argparse.ArgumentParser) -> None:
-    """The weight that stays as it is."""
-    made.add_argument("--query-alpha", type=float, default=0.5, help="weight of a query's text beside its picture")
-
-
 def main(argv: Sequence[str] = ()) -> int:
     made = curve_parser(__doc__, Alpha.datasets)
     add_query_alpha(made)
-    arguments = made.parse_args(argv)
+    arguments = prepare(made, argv)
     return run(arguments, [Alpha(arguments, [("ndcg", 10)])])
 
 

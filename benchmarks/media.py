@@ -18,29 +18,28 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
+from typing import Any
 
+from benchmarks._arguments import prepare
+from benchmarks._calibration import N_OTHERS, Calibration
 from benchmarks._curves import curve_parser, run
-from benchmarks._reproduction import Calibration, Data, Judged, sampled
+from benchmarks._data import Data, Judged, sampled
 from benchmarks.ucurve import UCurve, add_repeats
 from grclip.datasets import Dataset, load_clotho, load_msvd, load_nights
 
 MODELS = {"MSVD": "X-CLIP", "Clotho": "CLAP", "NIGHTS": "CLIP-B/16"}
 """What encodes a dataset, unless another model of pictures does."""
 
-N_CALIBRATION = 2_500
-"""Rows of the training split."""
-
 N_NIGHTS = 1_000
 """Pairs of NIGHTS that are searched, as many as in the paper, which does not say how it chose them."""
 
-LOADERS: Mapping[str, tuple[Callable[[Path], Dataset], Callable[[Path], Dataset]]] = {
-    "MSVD": (load_msvd, partial(load_msvd, split="train")),
-    "Clotho": (load_clotho, partial(load_clotho, split="development")),
-    "NIGHTS": (load_nights, partial(load_nights, split="train")),
+LOADERS: Mapping[str, tuple[Callable[..., Dataset], str, str]] = {
+    "MSVD": (load_msvd, "test", "train"),
+    "Clotho": (load_clotho, "validation", "development"),
+    "NIGHTS": (load_nights, "test", "train"),
 }
-"""What is searched, and its training split."""
+"""What reads a dataset, the split that is searched, and the one that means are taken of."""
 
 
 class Media(UCurve):
@@ -57,36 +56,29 @@ class Media(UCurve):
 
     def judged(self, data: Data, dataset: str) -> Judged:
         """The split that is searched."""
-        return data.made(dataset, lambda: searched(dataset, self.folder(dataset)))
+        return data.made(dataset, lambda: self.loaded(dataset, LOADERS[dataset][1], N_NIGHTS))
 
     def calibrated(self, data: Data, dataset: str, how: str) -> Calibration | None:
         """The training split, or the data themselves; there is no other dataset of a kind."""
-        if how == "cross-dataset":
-            raise ValueError(f"there is no second dataset of the kind of {dataset} to learn from")
         if how != "training":
             return super().calibrated(data, dataset, how)
-        _, training = LOADERS[dataset]
-        folder = self.folder(dataset)
-        rows = data.made(f"{dataset} training", lambda: sampled(training(folder), N_CALIBRATION, N_CALIBRATION))
+        name = f"{dataset} {LOADERS[dataset][2]}"
+        rows = data.made(name, lambda: sampled(self.loaded(dataset, LOADERS[dataset][2], N_OTHERS), N_OTHERS, N_OTHERS))
         return Calibration([rows], rows.asked)
 
-    def folder(self, dataset: str) -> Path:
-        """Where a dataset lies."""
-        return Path(self.arguments.root or "ROOT") / dataset.lower()
-
-
-def searched(dataset: str, folder: Path) -> Dataset:
-    """The split of a dataset that is searched: of NIGHTS as many pairs as in the paper, where there are more."""
-    found = LOADERS[dataset][0](folder)
-    more = dataset == "NIGHTS" and len(found.task) > N_NIGHTS
-    return load_nights(folder, n=N_NIGHTS) if more else found
+    def loaded(self, dataset: str, split: str, n: int) -> Dataset:
+        """A split of a dataset; of NIGHTS, whose pictures are many, as many pairs as are needed."""
+        load, folder = LOADERS[dataset][0], Path(self.arguments.root or "ROOT") / dataset.lower()
+        options: dict[str, Any] = {"split": split, "check_counts": not self.arguments.unpublished}
+        if dataset != "NIGHTS" or self.arguments.toy:
+            return load(folder, **options)
+        return load(folder, n=n, **options)
 
 
 def main(argv: Sequence[str] = ()) -> int:
-    made = curve_parser(__doc__, Media.datasets)
+    made = curve_parser(__doc__, Media.datasets, list(MODELS.values()), ["training", "transductive"])
     add_repeats(made)
-    made.set_defaults(models=list(MODELS.values()), calibrations=["training", "transductive"])
-    arguments = made.parse_args(argv)
+    arguments = prepare(made, argv)
     return run(arguments, [Media(arguments, [("ndcg", 10)])])
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from benchmarks._arguments import add_query_alpha, prepare
 from benchmarks._curves import curve_parser, run
-from benchmarks.alpha import Alpha, add_query_alpha
+from benchmarks.alpha import Alpha
 from benchmarks.ucurve import UCurve, add_repeats
 
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] = ()) -> int:
     made = curve_parser(__doc__, tuple(dict.fromkeys((*UCurve.datasets, *Alpha.datasets))))
     add_repeats(made)
     add_query_alpha(made)
-    arguments = made.parse_args(argv)
+    arguments = prepare(made, argv)
     return run(arguments, [Figure6(arguments, [("ndcg", 100)]), Figure7(arguments, [("ndcg", 100), ("recall", 1)])])
 
 

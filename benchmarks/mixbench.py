@@ -17,26 +17,17 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks._arguments import add_query_alpha, between, parser, prepare
+from benchmarks._calibration import CALIBRATIONS, Calibration, calibrated, raw_pipeline
+from benchmarks._data import Data, Judged
 from benchmarks._paper import METRICS, MODELS, SUBSETS, paper_table
-from benchmarks._reproduction import (
-    CALIBRATIONS,
-    METHODS,
-    Calibration,
-    Data,
-    Judged,
-    calibrated,
-    parser,
-    prepare,
-    ranked,
-    raw_pipeline,
-    scores_of,
-)
+from benchmarks._reproduction import METHODS, Missing, ranked, scores_of
 from grclip import Items, SearchTask
 from grclip.datasets import keep_kinds, paper_split
 
@@ -52,25 +43,23 @@ class Result:
     """What one method scores on one subset; seconds are those of fusing, searching and scoring."""
 
     model: str
+    encoder: str | None
     method: str
     subset: str
     calibration: str
+    learned_from: str | None
     scores: dict[str, float]
     n_queries: int
     n_documents: int
     seconds: float
 
 
-@dataclass
 class Results:
     """Everything that was measured, and why the rest was not."""
 
-    measured: list[Result] = field(default_factory=list)
-    missing: dict[str, list[str]] = field(default_factory=dict)
-
-    def note(self, what: str, error: Exception) -> None:
-        """Remember what could not be measured, once for each reason."""
-        self.missing.setdefault(str(error), []).append(what)
+    def __init__(self) -> None:
+        self.measured: list[Result] = []
+        self.missing = Missing()
 
     def of(self, calibration: str) -> dict[Cell, dict[str, float]]:
         """Scores under one calibration, and those of raw vectors, which have none."""
@@ -78,18 +67,28 @@ class Results:
             (r.model, r.method, r.subset): r.scores for r in self.measured if r.calibration in (calibration, "none")
         }
 
+    def learned_from(self, calibration: str) -> list[str]:
+        """What a calibration was made of, where that differs for each model and subset."""
+        told: dict[str, dict[str, list[str]]] = {}
+        for r in self.measured:
+            if r.calibration == calibration and r.learned_from is not None:
+                of_model = told.setdefault(r.learned_from, {}).setdefault(r.model, [])
+                of_model += [r.subset] if r.subset not in of_model else []
+        lines = []
+        for what, models in told.items():
+            of = "; ".join(f"{model} ({', '.join(subsets)})" for model, subsets in models.items())
+            lines.append(f"- {of}: {what}")
+        return lines
+
 
 def measure(arguments: argparse.Namespace) -> Results:
     """Every model on every subset, as far as models and data are at hand."""
     results = Results()
     for model in arguments.models:
         data = Data(model, arguments)
-        for subset in arguments.subsets:
-            for calibration in ("none", *arguments.calibrations):
-                try:
-                    results.measured += measure_subset(data, subset, calibration, arguments)
-                except (OSError, ValueError, ModuleNotFoundError) as error:
-                    results.note(f"{model}, {subset}, calibration {calibration}", error)
+        for subset, calibration in itertools.product(arguments.subsets, ("none", *arguments.calibrations)):
+            with results.missing.noting(f"{model}, {subset}, calibration {calibration}"):
+                results.measured += measure_subset(data, subset, calibration, arguments)
     return results
 
 
@@ -102,21 +101,22 @@ def measure_subset(data: Data, subset: str, calibration: str, arguments: argpars
         alphas = arguments.alpha, arguments.query_alpha
         pipeline = raw_pipeline(judged.task, *alphas) if learned is None else learned.pipeline(method, *alphas)
         scores = scores_of(judged.qrels, ranked(pipeline, judged.task), reference=arguments.reference_metric)
-        sizes = len(judged.task), len(judged.task.corpus)
-        yield Result(data.model, method, subset, calibration, scores, *sizes, time.perf_counter() - start)
+        of = data.model, judged.task.encoder, method, subset, calibration, None if learned is None else learned.told
+        yield Result(*of, scores, len(judged.task), len(judged.task.corpus), time.perf_counter() - start)
 
 
-def table(found: dict[Cell, dict[str, float]], models: Iterable[str]) -> list[str]:
-    """The layout of Table 1, with the paper's figures and the differences below ours."""
+def table(found: dict[Cell, dict[str, float]], models: Iterable[str], *, compared: bool) -> list[str]:
+    """The layout of Table 1: its figures, ours where there are some, and by how much they lie above."""
     paper = paper_table()
     lines = [f"| | | {' | '.join(SUBSETS)} |", f"|---|---|{'---|' * len(SUBSETS)}"]
     for method, model in itertools.product(METHODS, models):
         cells = [(model, method, subset) for subset in SUBSETS]
-        rows = {
-            "measured": [shown(found.get(cell)) for cell in cells],
-            "paper": [shown(paper.get(cell)) for cell in cells],
-            "difference": [difference(found.get(cell), paper.get(cell)) for cell in cells],
-        }
+        ours, theirs = [found.get(cell) for cell in cells], [paper.get(cell) for cell in cells]
+        rows = {"measured": map(shown, ours)}
+        if any(theirs):
+            rows |= {"paper": map(shown, theirs)}
+        if any(theirs) and any(ours) and compared:
+            rows |= {"difference": map(difference, ours, theirs)}
         lines += [f"| {model}, {method} | {name} | {' | '.join(row)} |" for name, row in rows.items()]
     return lines
 
@@ -131,11 +131,11 @@ def short_table(found: dict[Cell, dict[str, float]]) -> list[str]:
 
 
 def shown(scores: dict[str, float] | None) -> str:
-    """The cell of a table: three metrics, and NDCG@10 of the reference code where it was asked for."""
+    """The cell of a table: three metrics, and NDCG of the reference code where it was asked for."""
     if scores is None:
         return BLANK
-    reference = [f" ({scores[name]:.3f})" for name in scores if name not in METRICS]
-    return "/".join(f"{scores[metric]:.3f}" for metric in METRICS) + "".join(reference)
+    reference = "/".join(f"{scores[name]:.3f}" for name in scores if name not in METRICS)
+    return "/".join(f"{scores[metric]:.3f}" for metric in METRICS) + (f" ({reference})" if reference else "")
 
 
 def difference(ours: dict[str, float] | None, theirs: dict[str, float] | None) -> str:
@@ -149,34 +149,50 @@ def page(results: Results, arguments: argparse.Namespace) -> str:
     """All tables in Markdown, and what is missing."""
     models = [*MODELS, *(model for model in arguments.models if model not in MODELS)]
     first, *others = arguments.calibrations
-    lines = [
-        f"NDCG@10/NDCG@100/Recall@1{' (NDCG@10 as the reference code)' if arguments.reference_metric else ''}; alpha "
-        f"{arguments.alpha} for documents, {arguments.query_alpha} for queries with a picture.",
-        *("", f"Calibration: {first}", "", *table(results.of(first), models)),
-    ]
+    lines = [*heading(arguments), *("", f"Calibration: {first}", "")]
+    lines += [*table(results.of(first), models, compared=not arguments.unpublished), "", *results.learned_from(first)]
     for calibration in others:
         lines += ["", f"Calibration: {calibration}", "", *short_table(results.of(calibration))]
-    if results.missing:
-        lines += ["", "Not measured:", ""]
-        lines += [f"- {'; '.join(what)}: {reason}" for reason, what in results.missing.items()]
-    return "\n".join(lines)
+        lines += ["", *results.learned_from(calibration)]
+    return "\n".join([*lines, *results.missing.lines()])
+
+
+def heading(arguments: argparse.Namespace) -> list[str]:
+    """What was measured, on what."""
+    lines = [
+        f"NDCG@10/NDCG@100/Recall@1; alpha {arguments.alpha} for documents, {arguments.query_alpha} for queries with a "
+        "picture."
+    ]
+    if arguments.reference_metric:
+        lines.append("In brackets NDCG@10 and NDCG@100 as the paper's code has them.")
+    if arguments.toy:
+        lines.append(f"Measured on {arguments.toy} drawn scenes a subset, not on the data of the paper.")
+    elif arguments.unpublished:
+        lines.append("Measured on other data than those published: not to be compared with the paper.")
+    return lines
 
 
 def write_json(path: Path, results: Results, arguments: argparse.Namespace) -> None:
     """Results with their settings."""
-    settings = {name: getattr(arguments, name) for name in ("alpha", "query_alpha", "toy", "reference_metric")}
-    content = {"date": str(date.today()), "settings": settings, "missing": results.missing}
+    names = ("alpha", "query_alpha", "toy", "unpublished", "checkpoint", "reference_metric")
+    settings = {name: getattr(arguments, name) for name in names} | {"root": str(arguments.root or "the hub")}
+    content = {"date": str(date.today()), "settings": settings, "missing": results.missing.reasons}
     measured = [asdict(result) for result in results.measured]
-    path.write_text(json.dumps(content | {"measured": measured}, indent=1) + "\n")
+    path.write_text(json.dumps(content | {"measured": measured}, indent=1) + "\n", encoding="utf-8")
+
+
+def marked_page(text: str) -> Path:
+    """A type of arguments: a page with two marks, between which tables are written."""
+    path = Path(text)
+    if not path.is_file() or not all(mark in path.read_text(encoding="utf-8") for mark in (BEGIN, END)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no page with the lines {BEGIN} and {END}")
+    return path
 
 
 def write_markdown(path: Path, text: str) -> None:
-    """Put the tables between the two marks of a page; a page without them is left alone."""
-    before, begin, rest = path.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise SystemExit(f"{path} lacks the lines {BEGIN} and {END}, between which tables are written")
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+    """Put the tables between the two marks of a page."""
+    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
 
 
 def speed(rounds: int = 5) -> float:
@@ -196,19 +212,19 @@ def speed(rounds: int = 5) -> float:
 
 
 def main(argv: Sequence[str] = ()) -> int:
-    made = parser(__doc__)
-    made.add_argument("--speed", action="store_true", help="measure the time of scoring on random vectors instead")
-    made.add_argument("--subsets", nargs="+", default=list(SUBSETS), choices=SUBSETS)
-    made.add_argument("--calibrations", nargs="+", default=list(CALIBRATIONS), choices=CALIBRATIONS)
-    made.add_argument("--alpha", type=float, default=0.5, help="weight of a document's text beside its picture")
-    made.add_argument("--query-alpha", type=float, default=0.5, help="the same of a query: OVEN's have both")
-    made.add_argument("--reference-metric", action="store_true", help="NDCG@10 as the paper's code has it, in brackets")
-    made.add_argument("--markdown", type=Path, help="page whose tables are replaced, e.g. docs/benchmarks.md")
-    arguments = made.parse_args(argv)
+    made = parser(__doc__, MODELS)
+    add = made.add_argument
+    add("--speed", action="store_true", help="measure the time of scoring on random vectors instead")
+    add("--subsets", nargs="+", default=list(SUBSETS), choices=SUBSETS)
+    add("--calibrations", nargs="+", default=list(CALIBRATIONS), choices=CALIBRATIONS)
+    text = "weight of a document's text beside its picture (default: 0.5)"
+    add("--alpha", type=between(0, 1, float), default=0.5, help=text)
+    add("--markdown", type=marked_page, help="page whose tables are replaced, e.g. docs/benchmarks.md")
+    add_query_alpha(made)
+    arguments = prepare(made, argv)
     if arguments.speed:
         print(f"1,000 queries, 4,421 documents, three methods and metrics: {speed():.2f} s")
         return 0
-    prepare(arguments)
     results = measure(arguments)
     text = page(results, arguments)
     print(text)

@@ -6,8 +6,9 @@ below all texts (the paper's simulation), with means removed (GR-CLIP), and with
 
 Means and spreads come from training splits as in the paper's Appendix B, from the same data (transductive, without its
 judgements), and from the other dataset of the two (cross-dataset). Of screenshots the paper takes 2,500 training
-examples; it does not say which, and documents of BEIR have no training split, so for these only the last two are there.
-Nor does it say what p it took, how large a page is, or in which font.
+examples and does not say which: here they are the documents that training queries ask for and test queries do not, and
+these queries. Nor does it say what p it took, how large a page is, or in which font. "lowest / lower end" is the lowest
+point of a curve as a share of its lower end: 1 where it does not sag.
 
 VLM2Vec encodes texts and pictures apart here, as each document keeps but one of them.
 
@@ -25,8 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
+from benchmarks._arguments import between, prepare
+from benchmarks._calibration import N_OTHERS, Calibration, raw_pipeline
 from benchmarks._curves import Figure, Measured, Metric, curve_parser, run
-from benchmarks._reproduction import METHODS, Calibration, Data, Judged, beir_dataset, raw_pipeline
+from benchmarks._data import Data, Judged, beir_dataset, rows_of, sampled
+from benchmarks._reproduction import METHODS
 from benchmarks._toy import BEIR
 from grclip import ExactRetriever, SearchTask
 from grclip._optional import optional_import
@@ -66,7 +70,7 @@ class UCurve(Figure):
         if dataset in PICTURES:
             return data.subset(dataset, "full")
         folder = data.arguments.cache / "pages" / dataset
-        return data.made(f"{dataset} drawn", lambda: drawn(beir_dataset(data.arguments.root, dataset), folder))
+        return data.made(f"{dataset} drawn", lambda: drawn(beir_dataset(data.arguments, dataset), folder))
 
     def others(self, dataset: str) -> Sequence[str]:
         """The other one with pictures of its sort."""
@@ -74,13 +78,12 @@ class UCurve(Figure):
         return [each for each in alike if each != dataset]
 
     def calibrated(self, data: Data, dataset: str, how: str) -> Calibration | None:
-        """What means and spreads are learned from: of screenshots no training split."""
-        if dataset in BEIR and how == "training":
-            raise ValueError(
-                "the documents of BEIR have no training split; the paper takes the means of screenshots from 2,500 "
-                "training examples and does not say which"
-            )
-        return super().calibrated(data, dataset, how)
+        """What means and spreads are learned from: of screenshots the documents that training queries ask for."""
+        if dataset not in BEIR or how != "training":
+            return super().calibrated(data, dataset, how)
+        folder = data.arguments.cache / "pages" / dataset
+        rows = data.made(f"{dataset} training", lambda: drawn(training_part(data.arguments, dataset), folder))
+        return Calibration([rows], rows.asked)
 
     def curve(self, judged: Judged, calibration: Calibration | None, metric: Metric) -> Curve:
         """Over random corpora, which are the same for each method; with the simulation for raw vectors."""
@@ -104,12 +107,29 @@ class UCurve(Figure):
         """With the three numbers that the paper's text has, where they may be of what was measured."""
         lines = super().table(found)
         first = found[0]
-        if first.dataset in BEIR and first.curve.metric == "NDCG@10" and any(each.model in CLIP for each in found):
+        if (
+            not self.arguments.unpublished
+            and first.dataset in BEIR
+            and first.curve.metric == "NDCG@10"
+            and any(each.model in CLIP for each in found)
+        ):
             points = [f"{PAPER[value]:.2f}" if value in PAPER else "" for value in first.curve.values.tolist()]
             lowest = dip(np.array([*PAPER]), np.array([*PAPER.values()]))
             row = ["paper's text, raw CLIP (it names neither dataset nor model)", "", *points, lowest]
             lines.append(f"| {' | '.join(row)} |")
         return lines
+
+
+def training_part(arguments: argparse.Namespace, name: str) -> Dataset:
+    """Training queries of a dataset of BEIR, and documents that they ask for and no test query does."""
+    train, test = beir_dataset(arguments, name, "train"), beir_dataset(arguments, name)
+    of_test = {row for judged in test.qrels for row in judged}
+    kept = sorted({row for judged in train.qrels for row in judged} - of_test)
+    if not kept:
+        raise ValueError(
+            f"all documents of {name} that its training queries ask for are asked for by test queries, too"
+        )
+    return sampled(rows_of(train, np.arange(len(train.task)), np.array(kept)), N_OTHERS, N_OTHERS)
 
 
 def drawn(dataset: Dataset, folder: Path) -> Dataset:
@@ -128,13 +148,14 @@ def searching(pipeline: Pipeline, task: SearchTask) -> Pipeline:
 
 def add_repeats(made: argparse.ArgumentParser) -> None:
     """How many corpora are drawn for each p."""
-    made.add_argument("--repeats", type=int, default=5, help="random corpora for each p (default: 5)")
+    text = "random corpora for each p (default: 5)"
+    made.add_argument("--repeats", type=between(1, 1000, int), default=5, help=text)
 
 
 def main(argv: Sequence[str] = ()) -> int:
     made = curve_parser(__doc__, UCurve.datasets)
     add_repeats(made)
-    arguments = made.parse_args(argv)
+    arguments = prepare(made, argv)
     return run(arguments, [UCurve(arguments, [("ndcg", 10)])])
 
 

@@ -13,11 +13,13 @@ from searches import make_complete
 from sklearn.pipeline import make_pipeline
 
 from benchmarks import alpha, metrics, ucurve
+from benchmarks._calibration import Calibration, raw_pipeline
 from benchmarks._curves import Measured, data_apart
-from benchmarks._reproduction import Calibration, Judged, ranked, raw_pipeline
+from benchmarks._data import Judged
+from benchmarks._reproduction import ranked
 from benchmarks._toy import BEIR
 from benchmarks.alpha import Alpha
-from benchmarks.ucurve import PICTURES, SHARES, UCurve
+from benchmarks.ucurve import PICTURES, SHARES, UCurve, training_part
 from grclip import ExactRetriever, Items, ModalityGapRemover, MultimodalFuser, SearchTask
 from grclip.datasets import load_beir, load_mixbench, make_scenes, write_mixbench
 from grclip.datasets.screenshots import render_screenshots
@@ -27,6 +29,7 @@ from grclip.metrics import ndcg_score
 
 N = 20
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+PLAIN = Namespace(reference_metric=False)
 MODEL = {"checkpoint": {}, "device": None, "batch_size": None}
 """Arguments about models."""
 
@@ -132,7 +135,7 @@ def test_means_of_screenshots_are_those_of_the_other_dataset(root, figure_2):
     """At the end where all are pages."""
     encoder, encoded = toy_encoder(), {}
     for name in BEIR:
-        task, qrels, _ = load_beir(root / name)
+        task, qrels, _ = load_beir(root / name, check_counts=False)
         pages = render_screenshots(task.corpus, font=FONT)["screenshot"]
         encoded[name] = encoder.transform(SearchTask(task.queries, Items({"screenshot": pages}))), qrels
     for name, other in (BEIR, BEIR[::-1]):
@@ -142,19 +145,30 @@ def test_means_of_screenshots_are_those_of_the_other_dataset(root, figure_2):
             assert means(figure_2[1], name, calibration)["means removed"][-1] == pytest.approx(score)
 
 
-def test_screenshots_are_drawn_once_and_have_no_training_split(root, figure_2):
-    page, found = figure_2
+def test_screenshots_are_drawn_once(root, figure_2):
     pages = [path for path in states(root / "embeddings" / "pages") if path.suffix == ".png"]
-    assert len(pages) == sum(len(set(load_beir(root / name).task.corpus["text"])) for name in BEIR)
-    reason = "the documents of BEIR have no training split"
-    (told,) = (what for why, what in found["missing"].items() if why.startswith(reason))
-    assert told == [f"toy, {name}, calibration training" for name in BEIR]
-    assert f"{'; '.join(told)}: {reason}" in page
+    texts = [load_beir(root / name, check_counts=False).task.corpus["text"] for name in BEIR]
+    assert len(pages) == sum(len(set(each)) for each in texts)
+
+
+def test_training_screenshots_are_documents_that_training_queries_ask_for(root, figure_2):
+    for each in figure_2[1]["measured"]:
+        if each["dataset"] in BEIR and each["calibration"] == "training":
+            rows = "text {0}, screenshot {0}, query {0} rows of {1} training".format(N // 2, each["dataset"])
+            assert each["learned_from"] == rows
+    part = training_part(Namespace(root=root, unpublished=True), "scifact")
+    train, test = (load_beir(root / "scifact", split=split, check_counts=False) for split in ("train", "test"))
+    kept = set(part.task.corpus["text"])
+    assert kept == {train.task.corpus["text"][row] for judged in train.qrels for row in judged}
+    assert not kept & {test.task.corpus["text"][row] for judged in test.qrels for row in judged}
+    for query, judged in zip(part.task.queries["query"], part.qrels, strict=True):
+        (row,) = train.qrels[list(train.task.queries["query"]).index(query)]
+        assert [part.task.corpus["text"][each] for each in judged] == [train.task.corpus["text"][row]]
 
 
 def test_pictures_of_the_curves(root, figure_2):
     files = sorted((root / "pictures").iterdir())
-    assert len(files) == 3 * len(PICTURES) + 2 * len(BEIR)
+    assert len(files) == 3 * len(PICTURES) + 3 * len(BEIR)
     assert "ucurve-ndcg-10-toy-google-wit-cross-dataset.png" in {file.name for file in files}
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
 
@@ -162,13 +176,17 @@ def test_pictures_of_the_curves(root, figure_2):
 def test_the_numbers_of_the_papers_text_stand_by_screenshots_and_clip_alone():
     def lines(dataset, model="CLIP-L/14", metric="NDCG@10"):
         curve = Curve("p", np.array(SHARES), {"raw": np.full((len(SHARES), 1), 0.5)}, metric, "random corpora")
-        return UCurve(Namespace(), []).table([Measured(model, dataset, "none", curve, 1, 1)])
+        return UCurve(options, []).table([Measured(model, None, dataset, "none", None, curve, 1, 1)])
+
+    options = Namespace(reference_metric=False, unpublished=False)
 
     row = lines("scifact")[-1]
     assert row.startswith("| paper's text, raw CLIP (it names neither dataset nor model) | ")
     assert row.endswith(" | 0.22 |  |  |  |  |  | 0.02 | 0.36 | 0.09 |")
     for others in (lines("MSCOCO"), lines("scifact", "toy"), lines("scifact", metric="NDCG@100")):
         assert "paper" not in others[-1]
+    options.unpublished = True
+    assert "paper" not in lines("scifact")[-1]
 
 
 @pytest.mark.parametrize("dataset", ["MSCOCO", "OVEN"])
@@ -189,7 +207,7 @@ def test_every_alpha_is_a_search_of_table_1(rng, judged):
     """With spreads of that alpha, learned with or without the judgements, and the weights of the queries' parts."""
     here, there = (asking_with_pictures(rng) for _ in range(2))
     learned = Calibration([there], there.asked, judged=judged)
-    curve = Alpha(Namespace(query_alpha=0.3), []).curve(here, learned, ("ndcg", 10))
+    curve = Alpha(Namespace(query_alpha=0.3, reference_metric=False), []).curve(here, learned, ("ndcg", 10))
     assert list(curve.scores) == ["means removed", "one scale"]
     for method in curve.scores:
         slow = [ndcg_score(here.qrels, ranked(learned.pipeline(method, a, 0.3), here.task)) for a in curve.values]
@@ -209,7 +227,7 @@ def asking_with_pictures(rng):
 def test_what_is_searched_is_learned_from_without_its_judgements(halves):
     root, _ = halves
     data = data_apart("toy", Namespace(root=root, cache=root / "embeddings", unpublished=True, **MODEL))
-    for figure in (UCurve(Namespace(), []), Alpha(Namespace(), [])):
+    for figure in (UCurve(PLAIN, []), Alpha(PLAIN, [])):
         assert figure.calibrated(data, "MSCOCO", "transductive").judged is False
 
 
@@ -217,7 +235,7 @@ def test_queries_of_two_parts_have_no_other_dataset_to_learn_from(figure_3):
     page, found = figure_3
     reason = "there are no queries of kind query+query_image to learn a mean from"
     assert found["missing"] == {reason: ["toy, OVEN, calibration cross-dataset"]}
-    assert f"- toy, OVEN, calibration cross-dataset: {reason}" in page
+    assert f"- {reason} (toy, OVEN, calibration cross-dataset)" in page
     assert "| toy, one scale | training |" in page.split("### OVEN")[1]
 
 
@@ -245,12 +263,12 @@ def test_fusing_beats_both_ends_where_text_and_picture_tell_one_half_each(halves
     (reason,) = found["missing"]
     assert f"{root / 'train'} holds none of Google_WIT, MSCOCO, OVEN, VisualNews" in reason
     assert found["missing"][reason] == ["toy, MSCOCO, calibration training"]
-    assert f"calibration training: {reason}" in page
+    assert f"- {reason} (toy, MSCOCO, calibration training)" in page
 
 
 def test_recall_at_1_is_ndcg_at_1_where_one_document_is_relevant(halves):
     root, given = halves
-    options = Namespace(query_alpha=0.5)
+    options = Namespace(query_alpha=0.5, reference_metric=False)
     data = data_apart("toy", Namespace(root=root, cache=root / "embeddings", unpublished=True, **MODEL))
     judged = data.subset("MSCOCO", "full")
     recall, ndcg = (Alpha(options, []).curve(judged, None, (metric, 1)) for metric in ("recall", "ndcg"))
@@ -284,6 +302,15 @@ def test_other_metrics_come_from_the_same_embeddings(root, figure_2, figure_3):
     assert intervals == [[[None, None]] * len(SHARES)] * 4, "one random corpus says nothing of others"
 
 
+def test_on_request_curves_by_the_metric_of_the_papers_code(root, figure_3, tmp_path):
+    given = ("--root", root, "--unpublished", "--models", "toy", "--datasets", "MSCOCO", "--calibrations")
+    out = tmp_path / "out.json"
+    assert run(alpha, *given, "transductive", "--reference-metric", "--json", out)[0] == 0
+    found = json.loads(out.read_text())["alpha"]
+    usual, reference = (means(found, "MSCOCO", "none", name)["raw"] for name in ("NDCG@10", "reference ndcg@10"))
+    np.testing.assert_allclose(usual, reference)  # as each query has one relevant document
+
+
 @pytest.mark.parametrize("script", [ucurve, alpha, metrics])
 def test_nothing_at_hand(tmp_path, script):
     status, page = run(script, "--root", tmp_path, "--models", "toy", "--datasets", "MSCOCO")
@@ -299,7 +326,7 @@ def test_a_model_that_is_not_here_is_told_beside_one_that_is(root, figure_3, tmp
     status, page = run(alpha, *given, "--models", "CLIP-B/16", "toy", "--checkpoint", lost)
     assert status == 0
     assert "| toy, raw | none |" in page
-    assert "- CLIP-B/16, MSCOCO, calibration none; CLIP-B/16, MSCOCO, calibration transductive: " in page
+    assert "(CLIP-B/16, MSCOCO, calibration none; CLIP-B/16, MSCOCO, calibration transductive)" in page
     assert str(tmp_path / "lost") in page
 
 

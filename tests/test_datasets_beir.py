@@ -94,6 +94,16 @@ class TestLoading:
             ({"corpus": [*CORPUS, {"_id": "d0", "text": "x"}]}, r"corpus.jsonl, line 5: the id 'd0' .* line 1"),
             ({"corpus": [*CORPUS, {"_id": "3", "text": "x"}]}, r"corpus.jsonl, line 5: the id '3' .* line 4"),
             ({"corpus": [*CORPUS, {"text": "x"}]}, r"corpus.jsonl, line 5: no '_id'"),
+            (
+                {"corpus": [*CORPUS, {"_id": "d9", "Title": "x"}]},
+                r"line 5: the key 'Title' would not be read; write ",
+            ),
+            ({"corpus": [*CORPUS, {"_id": "d9", "text ": "x"}]}, r"line 5: the key 'text ' would not be read"),
+            (
+                {"corpus": '{"_id": "d9", "text": "x", "text": "y"}'},
+                r"line 1: the key 'text' comes twice in one",
+            ),
+            ({"queries": [*QUERIES, {"_id": "q9", "TEXT": "x"}]}, r"queries.jsonl, line 4: the key 'TEXT' would not"),
             ({"corpus": [*CORPUS, {"_id": "d9", "text": 7}]}, r"line 5: 'text' must be a string or null; got 7"),
             (
                 {"corpus": [*CORPUS, {"_id": "d8", "text": " "}, {"_id": "d9", "title": ""}]},
@@ -130,6 +140,8 @@ class TestLoading:
             ({"folder": "x", "name": "scifact"}, r"give either a folder or a name .*; got folder='x', name='scifact'"),
             ({"name": "SciFact"}, r"name must be one of 'scifact', 'nfcorpus'; got 'SciFact'"),
             ({"folder": "x", "revision": "main"}, r"revision='main' is of the hub, and not used with a folder"),
+            ({"folder": "x", "revision": ""}, r"revision='' is of the hub, and not used with a folder"),
+            ({"name": "scifact", "revision": ""}, r"revision must be a commit, a branch or a tag; got ''"),
         ],
     )
     def test_arguments_that_do_not_go_together(self, arguments, message):
@@ -144,17 +156,25 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "hub"
 
 
-def put(cache, name, n_queries, n_documents, revision=None):
+def put(cache, name, n_queries, n_documents, n_judged, revision=None):
     """A dataset of these counts, as a download leaves it."""
-    texts = Items({"text": [f"document {i}" for i in range(n_documents)]})
-    task = SearchTask(Items({"query": [f"query {i}" for i in range(n_queries)]}), texts)
     place = cache / f"datasets--mteb--{name}" / "snapshots" / (revision or PUBLISHED[name].revision)
-    write_beir(task, [{i: 1} for i in range(n_queries)], place)
+    put_folder(place, n_queries, n_documents, n_judged)
     return place
 
 
+def put_folder(folder, n_queries, n_documents, n_judged, split="test"):
+    """A folder of these counts."""
+    texts = Items({"text": [f"document {i}" for i in range(n_documents)]})
+    task = SearchTask(Items({"query": [f"query {i}" for i in range(n_queries)]}), texts)
+    qrels = [{} for _ in range(n_queries)]
+    for i in range(n_judged):
+        qrels[i % n_queries][i // n_queries] = 1
+    write_beir(task, qrels, folder, split)
+
+
 class TestTheHub:
-    @pytest.mark.parametrize(("name", "counts"), [("scifact", (300, 5183)), ("nfcorpus", (323, 3633))])
+    @pytest.mark.parametrize(("name", "counts"), [("scifact", (300, 5183, 339)), ("nfcorpus", (323, 3633, 12334))])
     def test_a_dataset_by_name_comes_from_the_cache_with_the_counts_of_the_paper(self, cache, name, counts):
         put(cache, name, *counts)
         task, qrels, description = load_beir(name=name)
@@ -165,24 +185,72 @@ class TestTheHub:
         assert "as its publishers say" in description.licence
 
     def test_other_counts_are_an_error(self, cache):
-        place = put(cache, "scifact", 300, 5182)
-        with pytest.raises(ValueError, match=r"300 queries .* 5182 documents, but SciFact was published with 300 "):
+        place = put(cache, "scifact", 300, 5182, 339)
+        with pytest.raises(ValueError, match=r"holds 5182 documents, but SciFact was published with 5183: is the copy"):
             load_beir(name="scifact")
+        assert len(load_beir(name="scifact", check_counts=False).task.corpus) == 5182
         assert len(load_beir(place).task.corpus) == 5182
 
     def test_a_download_that_was_not_finished(self, cache):
-        place = put(cache, "scifact", 3, 4)
+        place = put(cache, "scifact", 3, 4, 3)
         (place / "corpus.jsonl").unlink()
         with pytest.raises(FileNotFoundError, match=r"corpus.jsonl: no such file; the download was not finished"):
             load_beir(name="scifact")
 
     def test_another_revision(self, cache):
-        put(cache, "scifact", 300, 5183, revision="a" * 40)
+        put(cache, "scifact", 300, 5183, 339, revision="a" * 40)
         assert "a" * 40 in load_beir(name="scifact", revision="a" * 40).description.source
 
     def test_without_connection_and_cache_it_says_how_to_get_the_dataset(self, cache):
         with pytest.raises(OSError, match=r"mteb/nfcorpus at revision ec0fa4f.*`hf download mteb/nfcorpus"):
             load_beir(name="nfcorpus")
+
+
+WAY_OUT = r": is the copy whole\? check_counts=False takes other data in this layout"
+
+
+class TestCountsOfAFolder:
+    @pytest.mark.parametrize("name", ["scifact", "SciFact"])
+    def test_judgements_that_were_cut_in_half(self, tmp_path, name):
+        folder = tmp_path / name
+        put_folder(folder, 300, 5183, 339)
+        assert load_beir(folder).description.n_queries == 300
+        path = folder / "qrels" / "test.tsv"
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:170]))
+        match = r"holds \d+ queries of the split 'test', 169 judgements, but SciFact was published with 300, 339"
+        with pytest.raises(ValueError, match=match + WAY_OUT):
+            load_beir(folder)
+        assert load_beir(folder, check_counts=False).description.n_queries < 300
+
+    def test_a_judgement_less_with_all_queries(self, tmp_path):
+        put_folder(tmp_path / "nfcorpus", 323, 3633, 12333)
+        with pytest.raises(ValueError, match=r"holds 12333 judgements, but NFCorpus was published with 12334"):
+            load_beir(tmp_path / "nfcorpus")
+
+    @pytest.mark.parametrize(
+        ("name", "split", "n_queries", "n_documents"),
+        [("scifact", "train", 809, 5183), ("nfcorpus", "train", 2590, 3633), ("nfcorpus", "dev", 324, 3633)],
+    )
+    def test_splits_to_learn_from(self, tmp_path, name, split, n_queries, n_documents):
+        put_folder(tmp_path / name, n_queries, n_documents, 3000, split)
+        assert load_beir(tmp_path / name, split=split).description.n_queries == n_queries
+        put_folder(tmp_path / "less" / name, n_queries - 1, n_documents, 3000, split)
+        with pytest.raises(ValueError, match=rf"{n_queries - 1} queries of the split '{split}', but .* {n_queries}: "):
+            load_beir(tmp_path / "less" / name, split=split)
+
+    def test_of_a_split_of_ones_own_only_documents_are_counted(self, tmp_path):
+        put_folder(tmp_path / "scifact", 2, 5183, 2, "mine")
+        assert load_beir(tmp_path / "scifact", split="mine").description.n_queries == 2
+
+    def test_the_name_of_a_folder_is_its_own_however_it_is_given(self, tmp_path, monkeypatch):
+        put_folder(tmp_path / "scifact", 2, 3, 2)
+        monkeypatch.chdir(tmp_path / "scifact")
+        with pytest.raises(ValueError, match=r"3 documents, 2 queries .*, 2 judgements, but .* with 5183, 300, 339"):
+            load_beir(".")
+
+    def test_the_switch_is_true_or_false(self, folder):
+        with pytest.raises(TypeError, match="check_counts must be True or False; got 0"):
+            load_beir(write(folder), check_counts=0)
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import PIL.Image
@@ -12,12 +13,13 @@ import scipy.io.wavfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grclip import Items, SearchTask
-from grclip.datasets import make_scenes
-from grclip.datasets.clotho import load_clotho, write_clotho
-from grclip.datasets.msvd import load_msvd, write_msvd
-from grclip.datasets.nights import load_nights, write_nights
+from grclip import Items, SearchTask, datasets
+from grclip.datasets import make_scenes, write_clotho, write_msvd, write_nights
 from grclip.encoders._media import open_audio, open_image, open_video
+
+load_clotho, load_msvd, load_nights = (
+    partial(load, check_counts=False) for load in (datasets.load_clotho, datasets.load_msvd, datasets.load_nights)
+)  # of a few rows each
 
 CAPTIONS = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1).map(str.strip).filter(bool)
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 70000\n"
@@ -519,6 +521,117 @@ class TestNIGHTS:
         (nights / "data.csv").unlink()
         with pytest.raises(FileNotFoundError, match=r"data.csv: no such file; get https://.*nights.zip"):
             load_nights(nights)
+
+
+def clotho_of(folder, split, n):
+    """A folder with the table and the sounds of a split, of n rows."""
+    (folder / split).mkdir(parents=True)
+    for row in range(n):
+        (folder / split / f"{row}.wav").write_bytes(b"not opened")
+    lines = ["file_name,caption_1,caption_2,caption_3,caption_4,caption_5"]
+    lines += [f"{row}.wav,query {row},text {row},three,four,the fifth one" for row in range(n)]
+    (folder / f"clotho_captions_{split}.csv").write_text("\n".join(lines))
+    return folder
+
+
+def msvd_of(folder, split, n):
+    """A folder with the captions and the clips of a split, of n rows, and its list."""
+    (folder / "YouTubeClips").mkdir(parents=True)
+    for row in range(n):
+        (folder / "YouTubeClips" / f"c{row}.avi").write_bytes(b"not opened")
+    lines = [f"c{row} query {row}\nc{row} text {row}\n" for row in range(n)]
+    (folder / "AllVideoDescriptions.txt").write_text("".join(lines))
+    (folder / f"{split}_list.txt").write_text("".join(f"c{row}\n" for row in range(n)))
+    return folder
+
+
+def nights_of(folder, n):
+    """A folder with the table of n triplets, all of one picture, of which two are for tests."""
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"not opened")
+    lines = ["id,left_vote,right_vote,votes,ref_path,left_path,right_path,split,prompt,is_imagenet"]
+    lines += [f"{i},1,0,{5 + i % 2},a.png,a.png,a.png,{'test' if i < 4 else 'train'},a,False" for i in range(n)]
+    (folder / "data.csv").write_text("\n".join(lines))
+    return folder
+
+
+def cut(path, end):
+    """What is left of a file when its copy stops before the last place of some text."""
+    content = path.read_text()
+    path.write_text(content[: content.rindex(end)])
+
+
+WAY_OUT = r": is the copy whole\? check_counts=False takes other data in this layout"
+
+
+class TestPublishedCounts:
+    @pytest.mark.parametrize(
+        ("split", "n"),
+        [
+            ("development", 3839),
+            ("development", 3840),
+            ("validation", 1045),
+            ("validation", 1046),
+            ("evaluation", 1045),
+        ],
+    )
+    def test_both_versions_of_clotho_pass(self, tmp_path, split, n):
+        assert datasets.load_clotho(clotho_of(tmp_path, split, n), split).description.n_documents == n
+
+    @pytest.mark.parametrize(
+        ("split", "n", "known"),
+        [("validation", 1044, "1045 or 1046"), ("validation", 1047, "1045 or 1046"), ("evaluation", 1046, "1045")],
+    )
+    def test_other_counts_of_clotho_do_not(self, tmp_path, split, n, known):
+        clotho_of(tmp_path, split, n)
+        match = rf"holds {n} sounds of the split '{split}', but Clotho was published with {known}{WAY_OUT}"
+        with pytest.raises(ValueError, match=match):
+            datasets.load_clotho(tmp_path, split)
+        assert load_clotho(tmp_path, split).description.n_documents == n
+
+    def test_a_table_of_clotho_that_was_cut_within_a_caption(self, tmp_path):
+        clotho_of(tmp_path, "validation", 1045)
+        cut(tmp_path / "clotho_captions_validation.csv", " fifth one\n900.wav")
+        with pytest.raises(ValueError, match=rf"holds 900 sounds of the split 'validation', but .*{WAY_OUT}"):
+            datasets.load_clotho(tmp_path)
+
+    @pytest.mark.parametrize(("split", "n"), [("train", 1200), ("val", 100), ("test", 670)])
+    def test_the_lists_of_msvd(self, tmp_path, split, n):
+        msvd_of(tmp_path, split, n)
+        assert datasets.load_msvd(tmp_path, split).description.n_documents == n
+        cut(tmp_path / f"{split}_list.txt", "c90\n")
+        match = rf"holds 90 clips of the split '{split}', but MSVD was published with {n}{WAY_OUT}"
+        with pytest.raises(ValueError, match=match):
+            datasets.load_msvd(tmp_path, split)
+        assert load_msvd(tmp_path, split).description.n_documents == 90
+
+    def test_a_mapping_of_msvd_that_was_cut(self, tmp_path):
+        msvd_of(tmp_path, "test", 670)
+        (tmp_path / "test_list.txt").unlink()
+        mapping = "".join(f"c{row} vid{1301 + row}\n" for row in range(670))
+        (tmp_path / "youtube_mapping.txt").write_text(mapping)
+        assert datasets.load_msvd(tmp_path).description.n_documents == 670
+        cut(tmp_path / "youtube_mapping.txt", "c669")
+        with pytest.raises(ValueError, match="holds 669 clips of the split 'test', but MSVD was published with 670"):
+            datasets.load_msvd(tmp_path)
+
+    def test_all_clips_of_msvd_are_of_any_number(self, msvd):
+        assert datasets.load_msvd(msvd, "all").description.n_documents == 3
+
+    def test_the_table_of_nights_is_counted_with_all_splits_and_votes(self, tmp_path):
+        folder = nights_of(tmp_path / "nights", 20_019)
+        assert datasets.load_nights(folder).description.n_documents == 2
+        cut(folder / "data.csv", "20000,")
+        match = rf"data.csv holds 20000 triplets, but NIGHTS was published with 20019{WAY_OUT}"
+        for arguments in ({}, {"n": 1}, {"split": "train"}):
+            with pytest.raises(ValueError, match=match):
+                datasets.load_nights(folder, **arguments)
+        assert load_nights(folder, n=1).description.n_documents == 1
+
+    @pytest.mark.parametrize("load", [datasets.load_clotho, datasets.load_msvd, datasets.load_nights])
+    def test_the_switch_is_true_or_false(self, tmp_path, load):
+        with pytest.raises(TypeError, match="check_counts must be True or False; got 'no'"):
+            load(tmp_path, check_counts="no")
 
 
 WRITERS = {"audio": (write_clotho, tone(200)), "video": (write_msvd, clip(1))}

@@ -21,7 +21,7 @@ from PIL import Image
 
 from grclip import Items, SearchTask
 from grclip.datasets import Dataset, Description, load_mixbench, make_scenes, mix_kinds, write_mixbench
-from grclip.datasets.mixbench import PUBLISHED, REVISIONS
+from grclip.datasets.mixbench import KINDS, PUBLISHED, REVISIONS
 from grclip.encoders._media import open_image
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n".encode()
@@ -102,8 +102,7 @@ def opened(folder):
 
 
 class TestRoundTrip:
-    @pytest.mark.parametrize("edition", [2025, 2026])
-    @pytest.mark.parametrize("corpus", ["mixed", "full"])
+    @pytest.mark.parametrize(("edition", "corpus"), [(2025, "mixed"), (2025, "full"), (2026, "mixed")])
     def test_nothing_is_lost(self, oven, tmp_path, edition, corpus):
         task, qrels = oven
         mixed = mix_kinds(task.corpus, (1, 2, 3), random_state=7)
@@ -131,6 +130,17 @@ class TestRoundTrip:
         assert description.name == f"MixBench {edition}, OVEN, {corpus} corpus"
         assert str(tmp_path) in description.source
         assert "query_ids" not in repr(description)
+
+    def test_edition_2026_has_no_full_corpus(self, oven, tmp_path):
+        write_mixbench(*oven, tmp_path, "OVEN", edition=2026)
+        assert sorted(path.name for path in (tmp_path / "OVEN").iterdir()) == [
+            "mixed_corpus.parquet",
+            "qrels",
+            "queries.parquet",
+        ]
+        for root in (tmp_path, None):
+            with pytest.raises(ValueError, match="corpus='full' was not published in edition 2026; take edition=2025"):
+                load_mixbench("OVEN", root, edition=2026, corpus="full")
 
     def test_both_editions_of_one_task_load_from_folders_side_by_side(self, oven, tmp_path):
         for edition in (2025, 2026):
@@ -293,6 +303,35 @@ class TestLines:
         put(tmp_path, corpus=as_lines(CORPUS[:1]) + line.encode() + b"\n" + as_lines(CORPUS[1:]))
         message = refused(tmp_path, r"MSCOCO/mixed_corpus\.jsonl, line 2: no valid JSON \(.*column \d+.*\)")
         assert "ends here" not in message
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            '{"corpus_id": 12, "text": "a", "text": "b"}',
+            '{"corpus_id": 12, "text": "a", "text": "a"}',
+            '{"corpus_id": 12, "text": "a", "more": {"text": 1, "text": 2}}',
+            '{"corpus_id": 12, "text": null, "image": "sea.jpg", "text": "a"}',
+        ],
+    )
+    def test_a_key_that_comes_twice_is_named(self, tmp_path, line):
+        put(tmp_path, corpus=as_lines(CORPUS[:1]) + line.encode())
+        message = refused(tmp_path, r"mixed_corpus\.jsonl, line 2: the key 'text' comes twice in one object; keep one")
+        assert "ends here" not in message
+
+    @pytest.mark.parametrize("key", ["Image", "IMAGE", " image", "image\n", "Text", "text ", "Corpus_ID"])
+    def test_a_key_with_capitals_or_blanks_is_not_passed_over(self, tmp_path, key):
+        put(tmp_path, corpus=[document(11), document(12, **{key: "sea.jpg"})])
+        meant = key.strip().lower()
+        refused(
+            tmp_path,
+            rf"mixed_corpus\.jsonl, line 2: the key {re.escape(repr(key))} would not be read; write it '{meant}'",
+        )
+
+    def test_other_keys_are_left_alone(self, tmp_path):
+        put(
+            tmp_path, [query(1, images=[], id=7), query(2, query="x")], [document(11, title="a"), document(12, Alt="b")]
+        )
+        assert load(tmp_path).description.n_documents == 2
 
     @pytest.mark.parametrize("cut", [1, 10, 30])
     def test_a_last_line_that_is_cut_says_so(self, tmp_path, cut):
@@ -602,11 +641,11 @@ class TestPlace:
 
 @pytest.fixture(scope="module")
 def wit(tmp_path_factory):
-    """A folder as large as Google_WIT: 4,421 documents, two in three of them with a picture file of 1,100 bytes."""
+    """A folder as large as Google_WIT: as many documents of each kind, with picture files of 1,100 bytes."""
     root = tmp_path_factory.mktemp("wit")
     n_queries, n_documents = PUBLISHED["Google_WIT"]
     corpus = [
-        {"corpus_id": i, "text": f"text {i}" if i % 3 else None, "image": f"images/{i}.jpg" if i % 3 != 1 else ""}
+        {"corpus_id": i, "text": f"text {i}" if i >= 1473 else None, "image": f"images/{i}.jpg" if i < 2948 else ""}
         for i in range(n_documents)
     ]
     queries = [{"query_id": f"q{i}", "text": f"query {i}", "image": ""} for i in range(n_queries)]
@@ -624,14 +663,17 @@ class TestCounts:
         data = load_mixbench("Google_WIT", wit)
         active[0] = False
         assert (data.description.n_queries, data.description.n_documents) == (1000, 4421)
-        assert sum(data.description.kinds.values()) == 4421
+        assert data.description.kinds == KINDS["Google_WIT"]
         assert [Path(name).name for name in found] == ["queries.jsonl", "mixed_corpus.jsonl", "qrels.tsv"]
 
     @pytest.mark.parametrize(
         ("name", "counts"),
         [
-            ("mixed_corpus.jsonl", "1000 queries, 4420 documents and 1000 judgements"),
-            ("queries.jsonl", "999 queries, 4421 documents and 999 judgements"),
+            (
+                "mixed_corpus.jsonl",
+                "4420 documents, 1472 documents of the kind 'text', but Google_WIT was published with 4421, 1473",
+            ),
+            ("queries.jsonl", "999 queries, 999 judgements, but Google_WIT was published with 1000, 1000"),
         ],
     )
     def test_a_line_less_does_not(self, wit, name, counts):
@@ -642,9 +684,7 @@ class TestCounts:
             if name == "queries.jsonl":
                 path = folder / "qrels" / "qrels.tsv"
                 path.write_bytes(whole[path].rstrip().rpartition(b"\n")[0])
-            with pytest.raises(
-                ValueError, match=rf"holds {counts}, but Google_WIT was published with 1000, 4421 and 1000"
-            ):
+            with pytest.raises(ValueError, match=rf"holds {counts}: is the copy whole"):
                 load_mixbench("Google_WIT", wit)
             assert load_mixbench("Google_WIT", wit, check_counts=False).description.n_queries in (999, 1000)
         finally:
@@ -660,6 +700,87 @@ class TestCounts:
                 load_mixbench("Google_WIT", wit)
         finally:
             path.write_bytes(whole)
+
+
+def publish(root, subset, corpus="mixed", more=None):
+    """A folder of the counts published, of which all pictures are one file; more is what changes lines."""
+    n_queries, n_documents = PUBLISHED[subset]
+    picture = "images/sea.jpg"
+    kinds = ["text+image"] * n_documents if corpus == "full" else list(Counter(KINDS[subset]).elements())
+    documents = [
+        document(i, text="a" if "text" in kind else None, image=picture if "image" in kind else None)
+        for i, kind in enumerate(kinds)
+    ]
+    queries = [query(i, image=picture if subset == "OVEN" else None) for i in range(n_queries)]
+    qrels = "query_id\tcorpus_id\tscore\n" + "".join(f"{i}\t{i}\t1\n" for i in range(n_queries))
+    sides = {"queries": queries, "corpus": documents}
+    for side, change in (more or {}).items():
+        sides[side] = [change(each) for each in sides[side]]
+    put(root, sides["queries"], sides["corpus"], qrels, subset=subset)
+
+
+def renamed(old, new):
+    """What gives a key another name, in lines that have both a text and a picture."""
+    return lambda line: (
+        {new if key == old else key: value for key, value in line.items()} if line["text"] and line["image"] else line
+    )
+
+
+class TestCountsOfParts:
+    """Counts of parts, which are wrong where a key is misspelt throughout."""
+
+    @pytest.mark.parametrize("subset", PUBLISHED)
+    @pytest.mark.parametrize("corpus", ["mixed", "full"])
+    def test_those_published_pass(self, tmp_path, subset, corpus):
+        publish(tmp_path, subset, corpus)
+        kinds = load_mixbench(subset, tmp_path, corpus=corpus).description.kinds
+        assert kinds == (KINDS[subset] if corpus == "mixed" else {"text+image": PUBLISHED[subset][1]})
+
+    @pytest.mark.parametrize(("subset", "counts"), KINDS.items())
+    def test_the_kinds_make_up_the_mixed_corpus(self, subset, counts):
+        assert sum(counts.values()) == PUBLISHED[subset][1]
+
+    def test_a_key_that_is_left_out_is_a_part_that_is_absent(self, tmp_path):
+        def without_null(line):
+            return {key: value for key, value in line.items() if value is not None}
+
+        publish(tmp_path, "MSCOCO", more={"queries": without_null, "corpus": without_null})
+        assert load_mixbench("MSCOCO", tmp_path).description.kinds == KINDS["MSCOCO"]
+
+    @pytest.mark.parametrize(
+        ("corpus", "message"),
+        [
+            (
+                "mixed",
+                "656 documents of the kind 'text', 0 documents of the kind 'text\\+image', but MSCOCO was published "
+                "with 328, 328",
+            ),
+            (
+                "full",
+                "984 documents of the kind 'text', 0 documents of the kind 'text\\+image', but MSCOCO was published "
+                "with 0, 984",
+            ),
+        ],
+    )
+    def test_pictures_under_another_key(self, tmp_path, corpus, message):
+        publish(tmp_path, "MSCOCO", corpus, more={"corpus": renamed("image", "img")})
+        with pytest.raises(ValueError, match=f"MSCOCO holds {message}: is the copy whole"):
+            load_mixbench("MSCOCO", tmp_path, corpus=corpus)
+
+    @pytest.mark.parametrize(("old", "role"), [("image", "query_image"), ("text", "query")])
+    def test_queries_of_oven_have_both_parts(self, tmp_path, old, role):
+        publish(tmp_path, "OVEN", more={"queries": renamed(old, "misspelt")})
+        match = f"OVEN holds 1000 queries without '{role}', but OVEN was published with 0: is the copy whole"
+        with pytest.raises(ValueError, match=match):
+            load_mixbench("OVEN", tmp_path)
+
+    def test_queries_of_the_others_have_a_text(self, tmp_path):
+        def picture(line):
+            return line if line["query_id"] else line | {"text": None, "image": "sea.jpg"}
+
+        publish(tmp_path, "VisualNews", more={"queries": picture})
+        with pytest.raises(ValueError, match="holds 1 queries without 'query', but VisualNews was published with 0"):
+            load_mixbench("VisualNews", tmp_path)
 
 
 IMAGE = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])

@@ -94,11 +94,25 @@ class TestReplacementCurve:
         for scores in curve.scores.values():
             np.testing.assert_allclose(scores[:, 0], slow)
 
+    def test_by_a_metric_of_ones_own(self, complete):
+        task, qrels = complete
+
+        def top_two(qrels, ranking, *, k, per_query=False):
+            return recall_score(qrels, ranking, k=min(k, 2), per_query=per_query)
+
+        curve = replacement_curve(task, qrels, {"raw": raw().fit(task)}, [0.5], metric=top_two, k=5, n_repeats=1)
+        usual = replacement_curve(task, qrels, {"raw": raw().fit(task)}, [0.5], metric="recall", k=2, n_repeats=1)
+        assert curve.metric == "top two@5"
+        np.testing.assert_array_equal(curve.mean("raw"), usual.mean("raw"))
+        assert alpha_curve(task, qrels, raw(), [0.5], metric=top_two).metric == "top two@10"
+
     @pytest.mark.parametrize("metric", ["NDCG", None, ["ndcg"]])
     def test_unknown_metrics(self, complete, metric):
         task, qrels = complete
         for curve, method in ((replacement_curve, raw().fit(task)), (alpha_curve, raw())):
-            with pytest.raises(ValueError, match="metric must be one of 'ndcg', 'recall', 'reciprocal_rank'; got "):
+            with pytest.raises(
+                ValueError, match="must be a function or one of 'ndcg', 'recall', 'reciprocal_rank'; got"
+            ):
                 curve(task, qrels, method, metric=metric)
 
     @hypothesis_settings(max_examples=25)

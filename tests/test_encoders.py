@@ -549,6 +549,27 @@ class TestLoading:
         with pytest.raises(RuntimeError, match="Required pretrained weights"):
             OpenCLIPEncoder(f"local-dir:{tmp_path}").transform({"text": ["a"]})
 
+    @pytest.mark.parametrize("quick", [True, False])
+    def test_weights_get_the_activation_that_they_were_trained_with(self, quick, tmp_path, monkeypatch):
+        vision = {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 8}
+        text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+        config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+        for name, more in (("small", {}), ("small-quickgelu", {"quick_gelu": True})):
+            (tmp_path / f"{name}.json").write_text(json.dumps({**config, **more}))
+        monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", dict(open_clip.factory._MODEL_CONFIGS))
+        monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIG_PATHS", [*open_clip.factory._MODEL_CONFIG_PATHS])
+        open_clip.add_model_config(tmp_path)
+        weights = str(tmp_path / "weights.pt")
+        torch.save(open_clip.create_model("small").state_dict(), weights)
+        tags = {"published": open_clip.pretrained._pcfg(file=weights, quick_gelu=quick)}
+        for name in ("small", "small-quickgelu"):
+            monkeypatch.setitem(open_clip.pretrained._PRETRAINED, name, tags)
+        encoder = OpenCLIPEncoder("small", "published")
+        activation = encoder._model().module.transformer.resblocks[0].mlp.gelu
+        assert isinstance(activation, open_clip.transformer.QuickGELU) == quick
+        if quick:
+            assert encoder.fingerprint == OpenCLIPEncoder("small-quickgelu", "published").fingerprint
+
     def test_names_that_open_clip_does_not_know(self):
         with pytest.raises(ValueError, match=r"model_name='ViT-B32': open_clip knows none of that name.*'ViT-B-32'"):
             OpenCLIPEncoder("ViT-B32", "openai").transform({"text": ["a"]})

@@ -257,13 +257,21 @@ def test_the_blocks_of_the_encoder_page_run_one_after_the_other(capsys, tmp_path
 def test_the_blocks_of_the_datasets_page_run_one_after_the_other(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     n_blocks, names = run_blocks("datasets.md")
-    assert n_blocks == 3
+    assert n_blocks == 4
     printed = capsys.readouterr().out
-    assert "'text+image': 20" in printed
+    page = (ROOT / "docs" / "datasets.md").read_text()
+    for told in re.findall(r"```text\n(Items.*?|0\..*?)```", page, re.DOTALL):
+        assert told in printed
     assert "(512, 512)" in printed
-    before, after = map(float, printed.splitlines()[-2:])
-    assert after > before
+    assert re.search(r"^q0 Q0 d0 1 \d\.\d{6} grclip$", printed, re.MULTILINE)
     assert sorted(set(names["mixed"].corpus.kinds)) == ["screenshot", "text"]
+
+
+def test_the_block_of_the_reproduction_page_writes_what_the_benchmarks_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_blocks("reproduction.md")[0] == 1
+    task, qrels, _ = grclip.datasets.load_mixbench("MSCOCO", "ROOT/train", corpus="full", check_counts=False)
+    assert len(task) == len(task.corpus) == len(qrels) == 20
 
 
 def test_the_blocks_of_the_diagnostics_page_run_one_after_the_other(capsys, tmp_path, monkeypatch):

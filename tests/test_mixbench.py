@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score as sklearn_ndcg
 
-from benchmarks import mixbench
+from benchmarks import datasets, mixbench
+from benchmarks._arguments import parser, prepare
+from benchmarks._calibration import Calibration, calibrated, pooled, raw_pipeline, stacked
+from benchmarks._data import Data, Judged, sampled
 from benchmarks._models import CHECKPOINTS
 from benchmarks._paper import METRICS, MODELS, PREFIX, SUBSETS, paper_table
-from benchmarks._reproduction import Calibration, Judged, pooled, ranked, raw_pipeline, reference_ndcg, sampled, stacked
+from benchmarks._reproduction import ranked, reference_ndcg
 from grclip import Items, ModalityGapRemover, SearchTask
 from grclip.datasets import load_mixbench, make_scenes, mix_kinds, write_mixbench
 from grclip.encoders import toy_encoder
@@ -56,8 +59,11 @@ def test_the_whole_layout_of_the_table_is_printed(toy):
     _, page, _ = toy
     for method in mixbench.METHODS:
         for model in (*MODELS, "toy"):
-            for row in ("measured", "paper", "difference"):
-                assert set(cells(page, (f"{model}, {method}", row))) == set(SUBSETS)
+            assert set(cells(page, (f"{model}, {method}", "measured"))) == set(SUBSETS)
+    for model, method, _ in paper_table():
+        assert mixbench.BLANK not in cells(page, (f"{model}, {method}", "paper")).values()
+    assert "Measured on 24 drawn scenes a subset, not on the data of the paper." in page
+    assert "difference" not in page
     assert cells(page, ("CLIP-B/16, raw", "paper"))["MSCOCO"] == "0.388/0.426/0.292"
     assert cells(page, ("CLIP-B/16, raw", "measured"))["MSCOCO"] == mixbench.BLANK
     assert page.startswith("before\n")
@@ -74,7 +80,8 @@ def test_results_are_those_of_the_estimators(toy):
     assert found["MSCOCO", "raw", "none"]["scores"]["ndcg@10"] == pytest.approx(expected, abs=1e-6)
     measured = cells(page, ("toy, raw", "measured"))["MSCOCO"]
     assert measured.startswith(f"{expected:.3f}/")
-    assert re.fullmatch(r"\d\.\d{3}/\d\.\d{3}/\d\.\d{3} \(\d\.\d{3}\)", measured)
+    assert re.fullmatch(r"\d\.\d{3}/\d\.\d{3}/\d\.\d{3} \(\d\.\d{3}/\d\.\d{3}\)", measured)
+    assert found["MSCOCO", "raw", "none"]["encoder"] == encoded.encoder
     assert found["Google_WIT", "raw", "none"]["n_documents"] == 2 * N
 
 
@@ -93,6 +100,24 @@ def test_oven_has_no_other_subset_to_learn_from(toy):
     found = {(r["subset"], r["calibration"]) for r in results["measured"]}
     assert ("OVEN", "training") in found
     assert ("OVEN", "cross-dataset") not in found
+
+
+def test_it_says_what_was_learned_from(toy, tmp_path, capsys):
+    _, page, results = toy
+    learned = {(r["subset"], r["calibration"]): r["learned_from"] for r in results["measured"]}
+    text = learned["MSCOCO", "training"]
+    assert all(f"{role} {n}" in text for role, n in (("query", 3 * N + N // 2), ("text", 5 * N), ("image", 5 * N)))
+    assert "nfcorpus train queries" in text
+    assert f"query {N}, query_image {N}" in learned["OVEN", "training"]
+    assert learned["MSCOCO", "none"] is None
+    assert f"toy (Google_WIT, MSCOCO, VisualNews): {text}" in page
+    for place in (tmp_path, tmp_path / "train"):
+        write_mixbench(*make_scenes(12, random_state=len(place.parts)), place, "MSCOCO")
+    assert mixbench.main(["--root", str(tmp_path), "--models", "toy", "--subsets", "MSCOCO", "--unpublished"]) == 0
+    printed = capsys.readouterr().out
+    assert "12 rows of train/MSCOCO" in printed
+    assert "without nfcorpus train queries (" in printed
+    assert ", train/Google_WIT, train/OVEN, train/VisualNews" in printed
 
 
 def test_a_second_run_encodes_nothing(toy, capsys):
@@ -178,7 +203,8 @@ def test_a_model_that_is_not_here_is_told_with_its_data_found(tmp_path, capsys, 
     arguments = ["--root", str(tmp_path), "--subsets", "MSCOCO", "--unpublished"]
     assert mixbench.main([*arguments, "--models", "SigLIP-400m", "toy"]) == 0
     printed = capsys.readouterr().out
-    assert "cannot load google/siglip-so400m-patch14-384" in printed
+    assert "- cannot load google/siglip-so400m-patch14-384" in printed
+    assert "(SigLIP-400m, MSCOCO, calibration none; SigLIP-400m, MSCOCO, calibration" in printed
     assert cells(printed, ("toy, raw", "measured"))["MSCOCO"] != mixbench.BLANK
 
 
@@ -187,35 +213,72 @@ def test_a_model_may_be_taken_from_a_folder(tmp_path, capsys):
     checkpoint = ROOT / "grclip" / "encoders" / "toy_clip"
     arguments = ["--root", str(tmp_path), "--subsets", "MSCOCO", "--unpublished", "--models", "CLIP-B/16"]
     assert mixbench.main([*arguments, "--checkpoint", f"CLIP-B/16={checkpoint}"]) == 0
-    found = cells(capsys.readouterr().out, ("CLIP-B/16, raw", "difference"))["MSCOCO"]
-    assert re.fullmatch(r"[+-]\d\.\d{3}/[+-]\d\.\d{3}/[+-]\d\.\d{3}", found)
+    printed = capsys.readouterr().out
+    assert re.fullmatch(r"\d\.\d{3}/\d\.\d{3}/\d\.\d{3}", cells(printed, ("CLIP-B/16, raw", "measured"))["MSCOCO"])
+    assert "not to be compared with the paper" in printed
+    assert "difference" not in printed
+
+
+def test_differences_are_ours_less_the_papers(toy):
+    found = {("CLIP-B/16", "raw", "MSCOCO"): {"ndcg@10": 0.4, "ndcg@100": 0.426, "recall@1": 0.2}}
+    lines = "\n".join(mixbench.table(found, MODELS, compared=True))
+    assert cells(lines, ("CLIP-B/16, raw", "difference"))["MSCOCO"] == "+0.012/+0.000/-0.092"
+    assert cells(lines, ("CLIP-B/16, raw", "difference"))["OVEN"] == mixbench.BLANK
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--models", "CLIP-Z"], "no model 'CLIP-Z'; there are CLIP-B/16"),
+        (["--models", "CLIP-Z"], "--models: no model CLIP-Z; there are CLIP-B/16"),
         (["--checkpoint", "CLIP-B/16"], "--checkpoint takes MODEL=PLACE; got CLIP-B/16"),
+        (["--checkpoint", "CLIPB=x"], "--checkpoint: no model CLIPB; there are CLIP-B/16"),
+        (["--toy", "0"], "expected a number from 2 to 299; got '0'"),
+        (["--toy", "300"], "expected a number from 2 to 299; got '300'"),
+        (["--toy", "20", "--models", "CLIP-B/16"], "--toy measures toy; leave --models out"),
+        (["--alpha", "2"], "expected a number from 0 to 1; got '2'"),
+        (["--batch-size", "0"], "got '0'"),
+        (["--device", "gpu"], "'gpu' is no device of this machine"),
+        (["--json", "no/such/folder/x.json"], "is no file in a folder that is there"),
+        (["--markdown", __file__], "is no page with the lines"),
     ],
 )
-def test_arguments_that_make_no_sense(tmp_path, arguments, message):
-    with pytest.raises(SystemExit, match=re.escape(message)):
+def test_arguments_that_make_no_sense_are_refused_before_anything_is_measured(tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit, match="2"):
         mixbench.main(["--root", str(tmp_path), *arguments])
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_the_machine_loses_nothing_that_was_measured(tmp_path, capsys, monkeypatch):
+    write_mixbench(*make_scenes(8, random_state=0), tmp_path, "MSCOCO")
+    place = ROOT / "grclip" / "encoders" / "toy_clip"
+    arguments = ["--root", str(tmp_path), "--subsets", "MSCOCO", "--unpublished", "--models", "toy", "CLIP-B/16"]
+    measure = mixbench.measure_subset
+
+    def breaking(data, *others):
+        if data.model == "CLIP-B/16":
+            raise RuntimeError("CUDA error: an illegal memory access")
+        return measure(data, *others)
+
+    monkeypatch.setattr(mixbench, "measure_subset", breaking)
+    out = tmp_path / "out.json"
+    assert mixbench.main([*arguments, "--checkpoint", f"CLIP-B/16={place}", "--json", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert "- RuntimeError: CUDA error: an illegal memory access (CLIP-B/16, MSCOCO, calibration none" in printed.out
+    assert "Traceback" in printed.err
+    assert {r["model"] for r in json.loads(out.read_text())["measured"]} == {"toy"}
 
 
 def test_toy_data_are_not_written_among_others(tmp_path):
     write_mixbench(*make_scenes(8, random_state=0), tmp_path, "MSCOCO")
-    with pytest.raises(SystemExit, match="give --toy a folder of its own"):
+    with pytest.raises(SystemExit, match="holds other data; give --toy 8 a folder of its own"):
         mixbench.main(["--toy", "8", "--root", str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["MSCOCO"]
 
 
-def test_a_page_without_marks_is_left_alone(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("no marks\n")
-    with pytest.raises(SystemExit, match="lacks the lines"):
-        mixbench.write_markdown(page, "tables")
-    assert page.read_text() == "no marks\n"
+def test_toy_data_of_another_size_are_not_taken_for_these(toy):
+    with pytest.raises(SystemExit, match=f"holds {N} toy scenes a dataset; give --toy 8 a folder of its own"):
+        mixbench.main(["--toy", "8", "--root", str(toy[0])])
 
 
 def test_the_reference_metric_is_that_of_the_papers_code(rng):
@@ -268,12 +331,9 @@ def test_means_are_of_the_rows_of_all_sources_and_queries_of_the_kind_that_is_as
 
 def test_training_queries_of_nfcorpus_go_into_the_mean_of_text_queries(toy):
     root, _, _ = toy
-    made = mixbench.parser(None).parse_args(["--toy", str(N), "--root", str(root)])
-    mixbench.prepare(made)
-    data = mixbench.Data("toy", made)
-    seen = {
-        subset: mixbench.calibrated(data, subset, "training").remover.n_samples_seen_ for subset in ("MSCOCO", "OVEN")
-    }
+    made = prepare(parser(None, ["toy"]), ["--toy", str(N), "--root", str(root)])
+    data = Data("toy", made)
+    seen = {subset: calibrated(data, subset, "training").remover.n_samples_seen_ for subset in ("MSCOCO", "OVEN")}
     assert seen["MSCOCO"] == {"query": 3 * N + N // 2, "text": 5 * N, "image": 5 * N}
     assert seen["OVEN"] == {"query": N, "query_image": N, "text": 5 * N, "image": 5 * N}
 
@@ -300,3 +360,10 @@ def test_mixed_corpora_of_a_subset_need_no_image_to_be_opened(tmp_path):
 def test_the_time_of_scoring_is_printed(capsys):
     assert mixbench.main(["--speed"]) == 0
     assert re.search(r"4,421 documents, three methods and metrics: \d+\.\d\d s", capsys.readouterr().out)
+
+
+def test_what_loading_and_drawing_cost_is_printed(capsys):
+    assert datasets.main(["--pages", "20"]) == 0
+    loaded, drawn = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"4,421 documents in the .* MixBench25: \d\.\d{3} s \(median of 7\), 0 pictures opened", loaded)
+    assert re.fullmatch(r"20 abstracts drawn as pages: \d+\.\d s, \d+ MB; found there again: \d+\.\d s", drawn)

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -78,12 +79,30 @@ def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _record(where: str, line: str, *, last: bool) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        record = json.loads(line, object_pairs_hook=_object)
+    except KeyError as error:
+        raise ValueError(f"{where}: the key {error.args[0]!r} comes twice in one object; keep one of them") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: no valid JSON ({error}){CUT if last else ''}: {_shown(line)}") from None
     if not isinstance(record, dict):
         raise ValueError(f"{where}: expected a JSON object; got {_shown(line)}")
     return record
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, which by itself would keep the last of the values that have one key."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise KeyError(Counter(key for key, _ in pairs).most_common(1)[0][0])
+    return found
+
+
+def check_keys(record: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    """A key that is a known one but for capitals and blanks is an error; others are not read."""
+    for key in record:
+        meant = key.strip().casefold()
+        if key not in known and meant in known:
+            raise ValueError(f"{where}: the key {key!r} would not be read; write it {meant!r}")
 
 
 def read_table(path: Path, columns: Sequence[str], delimiter: str = ",") -> Iterator[tuple[str, dict[str, str]]]:

@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from grclip._validation import check_flag
+from grclip.datasets._counts import check_published
 from grclip.datasets._dataset import Dataset, described
 from grclip.datasets._files import (
     check_files,
+    check_keys,
     check_name,
     counted,
     id_of,
@@ -31,23 +34,30 @@ class _Published(NamedTuple):
     title: str
     revision: str
     licence: str
-    n_queries: int
     n_documents: int
+    n_queries: Mapping[str, int]
+    n_judged: int
 
 
 PUBLISHED = {
     "scifact": _Published(
-        "SciFact", "0228b52cf27578f30900b9e5271d331663a030d7", "CC BY-NC 2.0, as its publishers say", 300, 5183
+        "SciFact",
+        "0228b52cf27578f30900b9e5271d331663a030d7",
+        "CC BY-NC 2.0, as its publishers say",
+        5183,
+        {"train": 809, "test": 300},
+        339,
     ),
     "nfcorpus": _Published(
         "NFCorpus",
         "ec0fa4fe99da2ff19ca1214b7966684033a58814",
         "free for academic use, as its publishers say; other uses are up to NutritionFacts.org",
-        323,
         3633,
+        {"train": 2590, "dev": 324, "test": 323},
+        12334,
     ),
 }
-"""Datasets of the hub, with the counts of the split test."""
+"""Datasets of the hub: their documents, the queries of each split, and the judgements of the split test."""
 
 ZIPS = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets"
 
@@ -58,6 +68,7 @@ def load_beir(
     name: str | None = None,
     split: str = "test",
     revision: str | None = None,
+    check_counts: bool = True,
 ) -> Dataset:
     """Load a dataset in the layout of BEIR: text queries, and documents of a title and a text.
 
@@ -71,6 +82,9 @@ def load_beir(
         Which judgements to read: ``qrels/test.tsv``.
     revision : str, default=None
         Commit, branch or tag on the hub; None takes the commit whose counts are known. Not used with a folder.
+    check_counts : bool, default=True
+        Whether SciFact and NFCorpus, by name or in a folder that is called so (``scifact``, ``nfcorpus``, in capitals
+        or not), must have the counts published. False takes data of your own in a folder of such a name.
 
     Returns
     -------
@@ -86,11 +100,13 @@ def load_beir(
         If the extra ``datasets`` is needed and not installed.
     OSError
         If the hub is out of reach and the dataset is not on this machine.
+    TypeError
+        If check_counts is neither True nor False.
     ValueError
         If an argument has no such value, the hub no such revision or the folder no such split; if a line is malformed,
-        an id comes twice, a judgement is of an unknown id or has no score of at least 0, a judged query has no relevant
-        document or no text, a document has neither title nor text, or a named dataset has other counts than those
-        published.
+        an id or a key comes twice, a key is a known one but for capitals, a judgement is of an unknown id or has no
+        score of at least 0, a judged query has no relevant document or no text, a document has neither title nor text,
+        or the counts are not those published.
 
     See Also
     --------
@@ -103,7 +119,8 @@ def load_beir(
     splits: queries that the split does not judge are left out, and ``description.source`` says how many. By hand,
     SciFact and NFCorpus are ``scifact.zip`` and ``nfcorpus.zip`` under
     https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets. The paper uses their split ``test``: 300 queries
-    and 5,183 documents, 323 and 3,633; for a name these counts are checked.
+    and 5,183 documents, 323 and 3,633. Checked are the documents, the queries of the splits that were published, and
+    the judgements of ``test`` (339 and 12,334).
 
     References
     ----------
@@ -124,6 +141,7 @@ def load_beir(
     >>> qrels, description.n_queries
     ([{0: 1}], 1)
     """
+    check_flag("check_counts", check_counts)
     place = _place(folder, name, revision)
     way_out = _way_out(folder, name)
     check_files([place / "corpus.jsonl", place / "queries.jsonl"], way_out)
@@ -132,8 +150,8 @@ def load_beir(
     queries, left_out = _queries(place / "queries.jsonl", judged)
     qrels = read_qrels(judged, QRELS, {each: row for row, each in enumerate(queries)}, rows)
     task = SearchTask(Items({"query": list(queries.values())}), Items({"text": texts}))
-    if name is not None:
-        _check_counts(name, place, split, len(queries), len(texts))
+    if check_counts:
+        _check_counts(name or place.absolute().name.lower(), place, split, qrels, len(texts))
     known = None if name is None else PUBLISHED[name]
     title = f"{known.title if known else place.absolute().name} (BEIR), split {split}"
     source = f"{_source(place, name, revision)}; queries of other splits left out: {left_out}"
@@ -154,9 +172,11 @@ def _place(folder: Any, name: str | None, revision: str | None) -> Path:
         return Path(folder)
     if name not in PUBLISHED:
         raise ValueError(f"name must be one of {', '.join(map(repr, PUBLISHED))}; got {name!r}; or give a folder")
-    return hub_folder(
-        f"mteb/{name}", revision or PUBLISHED[name].revision, ["corpus.jsonl", "queries.jsonl", "qrels/*.tsv"]
-    )
+    return hub_folder(f"mteb/{name}", _commit(name, revision), ["corpus.jsonl", "queries.jsonl", "qrels/*.tsv"])
+
+
+def _commit(name: str, revision: str | None) -> str:
+    return PUBLISHED[name].revision if revision is None else revision
 
 
 def _way_out(folder: Any, name: str | None) -> str:
@@ -173,7 +193,7 @@ def _way_out(folder: Any, name: str | None) -> str:
 def _source(place: Path, name: str | None, revision: str | None) -> str:
     if name is None:
         return f"read from {place}"
-    return f"https://huggingface.co/datasets/mteb/{name}, revision {revision or PUBLISHED[name].revision}"
+    return f"https://huggingface.co/datasets/mteb/{name}, revision {_commit(name, revision)}"
 
 
 def _judgements(place: Path, split: str, way_out: str) -> Path:
@@ -190,6 +210,7 @@ def _documents(path: Path) -> tuple[list[str], dict[str, int]]:
     """Texts of the documents, and rows by id."""
     places, texts = [], []
     for where, record in read_records(path):
+        check_keys(record, ("_id", "title", "text"), where)
         parts = [text_of(record, "title", where), text_of(record, "text", where)]
         places.append((where, id_of(record, "_id", where)))
         texts.append(" ".join(part for part in parts if part is not None))
@@ -209,6 +230,7 @@ def _queries(path: Path, judged: Path) -> tuple[dict[str, str], int]:
         raise ValueError(f"{judged} is empty: there is no judgement in it")
     places, texts = [], []
     for where, record in read_records(path):
+        check_keys(record, ("_id", "text"), where)
         places.append((where, id_of(record, "_id", where)))
         texts.append(text_of(record, "text", where))
     found = dict(zip(rows_of(places), texts, strict=True))
@@ -221,14 +243,17 @@ def _queries(path: Path, judged: Path) -> tuple[dict[str, str], int]:
     return kept, len(found) - len(kept)
 
 
-def _check_counts(name: str, place: Path, split: str, n_queries: int, n_documents: int) -> None:
+def _check_counts(name: str, place: Path, split: str, qrels: Sequence[Mapping[int, float]], n_documents: int) -> None:
+    """The counts of a known dataset are those published; of another one they are not known."""
+    if name not in PUBLISHED:
+        return
     known = PUBLISHED[name]
-    if n_documents != known.n_documents or (split == "test" and n_queries != known.n_queries):
-        raise ValueError(
-            f"{place} holds {n_queries} queries of the split {split!r} and {n_documents} documents, but {known.title} "
-            f"was published with {known.n_queries} (test) and {known.n_documents}: is the copy whole? Given as a "
-            "folder it loads without this check"
-        )
+    counts = {"documents": (n_documents, [known.n_documents])}
+    if split in known.n_queries:
+        counts[f"queries of the split {split!r}"] = len(qrels), [known.n_queries[split]]
+    if split == "test":
+        counts["judgements"] = sum(map(len, qrels)), [known.n_judged]
+    check_published(place, known.title, counts)
 
 
 def write_beir(
@@ -262,7 +287,7 @@ def write_beir(
 
     See Also
     --------
-    load_beir : Read it back.
+    load_beir : Read it back; with ``check_counts=False`` from a folder called ``scifact`` or ``nfcorpus``.
 
     Notes
     -----

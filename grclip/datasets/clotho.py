@@ -13,14 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import wavfile
 
-from grclip._validation import check_k
+from grclip._validation import check_flag, check_k
+from grclip.datasets._counts import check_published
 from grclip.datasets._dataset import Dataset, described
 from grclip.datasets._files import Media, check_files, id_of, read_table, rows_of, text_of
 from grclip.datasets._pairs import check_pairs, one_line, pairs
 from grclip.datasets._writing import new_folder, required_file_at, splits_of, write_file, write_table
 from grclip.items import Items, SearchTask
 
-SPLITS = ("development", "validation", "evaluation")
+PUBLISHED = {"development": (3839, 3840), "validation": (1045, 1046), "evaluation": (1045,)}
+"""Sounds of each split in versions 2.1 and 2.0."""
+
 N_CAPTIONS = 5
 WAV_TYPES = ("uint8", "int16", "int32", "float32", "float64")
 SOURCE = "https://zenodo.org/records/4783391"
@@ -31,7 +34,12 @@ LICENCE = (
 
 
 def load_clotho(
-    folder: str | os.PathLike[str], split: str = "validation", *, query_caption: int = 1, text_caption: int = 2
+    folder: str | os.PathLike[str],
+    split: str = "validation",
+    *,
+    query_caption: int = 1,
+    text_caption: int = 2,
+    check_counts: bool = True,
 ) -> Dataset:
     """Load Clotho: one caption of a sound asks for it, another one is its text, and the sound is its other part.
 
@@ -45,6 +53,8 @@ def load_clotho(
         Which of the five captions is the query.
     text_caption : int, default=2
         Which of them is the text of the document.
+    check_counts : bool, default=True
+        Whether other counts than those published are an error. False takes data of your own in this layout.
 
     Returns
     -------
@@ -57,9 +67,11 @@ def load_clotho(
     ------
     FileNotFoundError
         If the table or the folder of sounds is missing; missing sounds are counted and named.
+    TypeError
+        If check_counts is neither True nor False.
     ValueError
-        If an argument has no such value, a line is malformed, a sound comes twice, a caption is empty, or a path
-        leaves the folder.
+        If an argument has no such value, a line is malformed, a sound comes twice, a caption is empty, a path leaves
+        the folder, or the split has another number of sounds than those published.
 
     See Also
     --------
@@ -71,8 +83,8 @@ def load_clotho(
     in ``{split}`` or ``clotho_audio_{split}``, as https://zenodo.org/records/4783391 has them. No sound is opened.
 
     The paper has 1,046 pairs, which is the size of the validation split of version 2.0; in version 2.1 that split has
-    1,045 sounds, as the evaluation split has. The paper lets GPT-4o choose the caption that is the text; here it is
-    chosen by number.
+    1,045 sounds, as the evaluation split has. The development split has 3,840 or 3,839; the sounds of either version
+    pass. The paper lets GPT-4o choose the caption that is the text; here it is chosen by number.
 
     References
     ----------
@@ -89,7 +101,7 @@ def load_clotho(
     >>> task = SearchTask(Items({"query": ["a hum"]}), Items({"text": ["a machine hums"], "audio": [hum]}))
     >>> with tempfile.TemporaryDirectory() as root:
     ...     write_clotho(task, [{0: 1}], f"{root}/clotho")
-    ...     task, qrels, description = load_clotho(f"{root}/clotho")
+    ...     task, qrels, description = load_clotho(f"{root}/clotho", check_counts=False)
     >>> task.corpus
     Items(n=1, text=1, audio=1)
     >>> description.document_ids
@@ -97,6 +109,7 @@ def load_clotho(
     """
     _check_split(split)
     _check_captions(query_caption, text_caption)
+    check_flag("check_counts", check_counts)
     place, columns = Path(folder), [f"caption_{number}" for number in (query_caption, text_caption)]
     media, home = _sounds(place, split)
     places, captions, paths = [], [], []
@@ -107,6 +120,8 @@ def load_clotho(
     if not places:
         raise ValueError(f"{place / f'clotho_captions_{split}.csv'} is empty: there is no sound in it")
     names = list(rows_of(places))
+    if check_counts:
+        check_published(place, "Clotho", {f"sounds of the split {split!r}": (len(names), PUBLISHED[split])})
     media.check()
     queries, texts = zip(*captions, strict=True)
     task = SearchTask(Items({"query": list(queries)}), Items({"text": list(texts), "audio": paths}))
@@ -115,8 +130,8 @@ def load_clotho(
 
 
 def _check_split(split: str) -> None:
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(map(repr, SPLITS))}; got {split!r}")
+    if split not in PUBLISHED:
+        raise ValueError(f"split must be one of {', '.join(map(repr, PUBLISHED))}; got {split!r}")
 
 
 def _check_captions(query_caption: int, text_caption: int) -> None:
@@ -182,7 +197,7 @@ def write_clotho(
 
     See Also
     --------
-    load_clotho : Read it back.
+    load_clotho : Read it back, with ``check_counts=False``.
 
     Notes
     -----

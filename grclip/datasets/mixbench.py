@@ -1,20 +1,24 @@
-"""MixBench, the paper's benchmark of mixed-modality search: four subsets in two editions, read and written."""
+"""MixBench, the paper's benchmark of mixed-modality search: four subsets in two editions."""
 
 from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from grclip._columns import is_missing
 from grclip._optional import optional_import
-from grclip._validation import check_flag, few
+from grclip._validation import check_flag
+from grclip.datasets._counts import check_published
 from grclip.datasets._dataset import Dataset, described
 from grclip.datasets._files import (
     Media,
+    check_keys,
     counted,
     id_of,
     is_pointer,
@@ -25,17 +29,6 @@ from grclip.datasets._files import (
     text_of,
 )
 from grclip.datasets._hub import by_hand, hub_folder
-from grclip.datasets._writing import (
-    check_side,
-    check_task,
-    file_at,
-    new_folder,
-    text_at,
-    write_file,
-    write_qrels,
-    write_records,
-)
-from grclip.datasets.mixing import has_both, mix_kinds
 from grclip.items import Items, SearchTask
 
 REPOSITORIES = {2025: "mixed-modality-search/MixBench25", 2026: "mixed-modality-search/MixBench2026"}
@@ -44,14 +37,20 @@ REVISIONS = {2025: "88e3916036ea0bdb205f4da885d6e947a565c1a0", 2026: "17a9e705b2
 PUBLISHED = {"MSCOCO": (984, 984), "Google_WIT": (1000, 4421), "VisualNews": (981, 981), "OVEN": (1000, 1000)}
 """Queries and documents of each subset; each query has one relevant document."""
 
+KINDS = {
+    "MSCOCO": {"text": 328, "image": 328, "text+image": 328},
+    "Google_WIT": {"text": 1473, "image": 1473, "text+image": 1475},
+    "VisualNews": {"text": 327, "image": 327, "text+image": 327},
+    "OVEN": {"text": 333, "image": 333, "text+image": 334},
+}
+"""Documents of each kind in the mixed corpus of 2025."""
+
 CORPORA = {"mixed": "mixed_corpus", "full": "corpus"}
 QRELS = ("query_id", "corpus_id", "score")
 LICENCE = "MIT, as its publishers say; texts and pictures keep the licences of the datasets that they come from"
 ROLES = {"query_id": ("query", "query_image"), "corpus_id": ("text", "image")}
 """Text and picture of the two sides, by the name of their ids."""
 
-KEYS = {"queries": "query_id", "corpus": "corpus_id", "mixed_corpus": "corpus_id"}
-LETTERS = {"query_id": "q", "corpus_id": "d"}
 SUFFIXES = {2025: ".jsonl", 2026: ".parquet"}
 
 _Row = tuple[str, str, str | None, str | io.BytesIO | None]
@@ -80,12 +79,15 @@ def load_mixbench(
         Commit, branch or tag on the hub; None takes the commit whose counts are known. Not used with a root.
     edition : {2025, 2026}, default=2025
         MixBench25 (lines of JSON and files of pictures), with which the paper's figures were made, or MixBench2026
-        (Parquet, pictures inside, some gigabytes in memory). The judgements are those of MixBench25 in both.
+        (Parquet, pictures inside, some gigabytes in memory; the mixed corpus alone). The judgements are those of
+        MixBench25 in both.
     corpus : {"mixed", "full"}, default="mixed"
         The corpus in which documents are texts, pictures or both, in equal parts, as it was published, or the one in
-        which all have both.
+        which all have both; edition 2026 has the mixed one alone.
     check_counts : bool, default=True
-        Whether other counts than those published are an error. False takes data of your own in this layout.
+        Whether other counts than those published are an error: of queries, documents and judgements, of queries without
+        a text (in OVEN also a picture), and in edition 2025 of documents of each kind. False takes data of your own in
+        this layout.
 
     Returns
     -------
@@ -105,9 +107,10 @@ def load_mixbench(
     TypeError
         If check_counts is neither True nor False.
     ValueError
-        If an argument has no such value or the hub no such revision; if a line is malformed, an id comes twice, a
-        judgement is of an unknown id or has no score of at least 0, a query has no relevant document, a row has
-        neither text nor picture, a path leaves the folder, or the counts are not those published.
+        If an argument has no such value, edition 2026 is asked for its full corpus, or the hub has no such revision; if
+        a line is malformed, an id or a key comes twice, a key is a known one but for capitals, a judgement is of an
+        unknown id or has no score of at least 0, a query has no relevant document, a row has neither text nor picture,
+        a path leaves the folder, or the counts are not those published.
 
     See Also
     --------
@@ -117,7 +120,7 @@ def load_mixbench(
     Notes
     -----
     The folder of a subset holds ``queries.jsonl`` (``query_id``, ``text``, ``image``), ``corpus.jsonl`` and
-    ``mixed_corpus.jsonl`` (``corpus_id``, ``text``, ``image``), where what is absent is null or empty,
+    ``mixed_corpus.jsonl`` (``corpus_id``, ``text``, ``image``), where what is absent is null, empty or left out,
     ``qrels/qrels.tsv`` and ``images/``; in edition 2026 ``queries.parquet`` and ``mixed_corpus.parquet`` (``id``,
     ``text``, ``image``). No picture is opened, but files of the size of a Git LFS pointer (about 120 to 1,024 bytes) to
     see whether they are one. A download that was interrupted goes on with the files that are not there yet.
@@ -140,8 +143,10 @@ def load_mixbench(
     >>> sorted(description.kinds.items())
     [('image', 2), ('text', 2), ('text+image', 2)]
     """
-    _check(subset, edition, corpus, root, revision)
+    check_arguments(subset, edition, corpus)
     check_flag("check_counts", check_counts)
+    if root is not None and revision is not None:
+        raise ValueError(f"revision={revision!r} is of the hub, and not used with a root; leave one of them out")
     commit = REVISIONS[edition] if revision is None else revision
     names = [f"{name}{SUFFIXES[edition]}" for name in ("queries", CORPORA[corpus])]
     home = _download(subset, commit, edition, names) if root is None else Path(root)
@@ -153,16 +158,17 @@ def load_mixbench(
     documents, rows = _side(folder / names[1], "corpus_id", read(folder / names[1], "corpus_id", media))
     media.check()
     qrels = read_qrels(_qrels(folder, subset, edition), QRELS, query_rows, rows)
-    if check_counts:
-        _check_counts(subset, folder, len(queries), len(documents), sum(map(len, qrels)))
     task = SearchTask(queries, documents)
+    if check_counts:
+        _check_counts(folder, subset, task, qrels, _kinds(subset, edition, corpus))
     name = f"MixBench {edition}, {subset}, {corpus} corpus"
     place = f"revision {commit}" if root is None else f"read from {folder}"
     source = f"https://huggingface.co/datasets/{REPOSITORIES[edition]}, {place}"
     return Dataset(task, qrels, described(name, source, LICENCE, task, list(query_rows), list(rows)))
 
 
-def _check(subset: str, edition: int, corpus: str, root: Any, revision: str | None) -> None:
+def check_arguments(subset: str, edition: int, corpus: str = "mixed") -> None:
+    """A subset, an edition and a corpus that were published."""
     for name, value, known in (
         ("subset", subset, list(PUBLISHED)),
         ("edition", edition, list(REPOSITORIES)),
@@ -170,8 +176,8 @@ def _check(subset: str, edition: int, corpus: str, root: Any, revision: str | No
     ):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}")
-    if root is not None and revision is not None:
-        raise ValueError(f"revision={revision!r} is of the hub, and not used with a root; leave one of them out")
+    if (edition, corpus) == (2026, "full"):
+        raise ValueError("corpus='full' was not published in edition 2026; take edition=2025, or corpus='mixed'")
 
 
 def _download(subset: str, commit: str, edition: int, names: Sequence[str]) -> Path:
@@ -219,6 +225,7 @@ def _qrels(folder: Path, subset: str, edition: int) -> Path:
 
 def _read_lines(path: Path, key: str, media: Media) -> Iterator[_Row]:
     for where, record in read_records(path):
+        check_keys(record, (key, "text", "image"), where)
         image = text_of(record, "image", where)
         file = None if image is None else media.path(image, where, "images")
         yield where, id_of(record, key, where), text_of(record, "text", where), file
@@ -266,126 +273,26 @@ def _side(path: Path, key: str, rows: Iterable[_Row]) -> tuple[Items, dict[str, 
     return Items(parts), known
 
 
-def _check_counts(subset: str, folder: Path, n_queries: int, n_documents: int, n_judged: int) -> None:
-    expected = PUBLISHED[subset]
-    if (n_queries, n_documents) != expected or n_judged != n_queries:
-        raise ValueError(
-            f"{folder} holds {n_queries} queries, {n_documents} documents and {n_judged} judgements, but {subset} was "
-            f"published with {expected[0]}, {expected[1]} and {expected[0]}: is the copy whole? check_counts=False "
-            "takes other data in this layout"
-        )
+def _kinds(subset: str, edition: int, corpus: str) -> Mapping[str, int]:
+    """Documents of each kind as published, where that is known."""
+    if corpus == "full":
+        return {"text": 0, "image": 0, "text+image": PUBLISHED[subset][1]}
+    return KINDS[subset] if edition == 2025 else {}
 
 
-def write_mixbench(
-    task: SearchTask,
-    qrels: Sequence[Mapping[int, float]],
-    root: str | os.PathLike[str],
-    subset: str,
-    *,
-    mixed: Items | None = None,
-    edition: int = 2025,
+def _check_counts(
+    folder: Path, subset: str, task: SearchTask, qrels: Sequence[Mapping[int, float]], kinds: Mapping[str, int]
 ) -> None:
-    """Write a task as a subset in the layout of MixBench, from which `load_mixbench` reads it.
-
-    Parameters
-    ----------
-    task : SearchTask
-        Queries in the roles ``"query"`` and ``"query_image"`` (or one of them) and documents in ``"text"`` and
-        ``"image"``: str, and PIL images, paths or BytesIO. Pictures of PIL are written as PNG.
-    qrels : list of dict
-        Grades by document row for each query, at least one of them above 0.
-    root : path-like
-        Folder in which the folder of the subset is made.
-    subset : {"MSCOCO", "Google_WIT", "VisualNews", "OVEN"}
-        Name of the subset whose place it takes.
-    mixed : Items, default=None
-        The mixed corpus: the rows of ``task.corpus``, some without a text or picture. None mixes the three kinds in
-        equal parts, or, where documents lack a part already, takes the corpus as it is.
-    edition : {2025, 2026}, default=2025
-        Layout to write. That of 2026 gets the judgements of the other one along.
-
-    Raises
-    ------
-    FileExistsError
-        If the folder of the subset is there already.
-    FileNotFoundError
-        If a picture is not there.
-    TypeError
-        If a part is of another type, or a side holds vectors.
-    ValueError
-        If a role is another one, lengths differ, an argument has no such value, a row has neither text nor picture, a
-        text is blank, a query has no relevant document, or a picture cannot be written or is not that of the corpus.
-
-    See Also
-    --------
-    load_mixbench : Read it back, with ``check_counts=False``.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> from grclip.datasets import make_scenes, write_mixbench
-    >>> with tempfile.TemporaryDirectory() as root:
-    ...     write_mixbench(*make_scenes(3, random_state=0), root, "MSCOCO")
-    ...     sorted(path.name for path in (Path(root) / "MSCOCO").iterdir())
-    ['corpus.jsonl', 'images', 'mixed_corpus.jsonl', 'qrels', 'queries.jsonl']
-    """
-    _check(subset, edition, "mixed", None, None)
-    check_task(task, qrels, *ROLES.values())
-    if mixed is None:
-        mixed = mix_kinds(task.corpus, random_state=0) if has_both(task.corpus).all() else task.corpus
-    sides = {"queries": task.queries, "corpus": task.corpus, "mixed_corpus": mixed}
-    _check_sides(sides, qrels)
-    write = _write_lines if edition == 2025 else _write_parquet
-    with new_folder(Path(root) / subset) as folder:
-        for name, side in sides.items():
-            write(folder, name, KEYS[name], side)
-        write_qrels(folder / "qrels" / "qrels.tsv", QRELS, qrels)
-
-
-def _check_sides(sides: Mapping[str, Any], qrels: Sequence[Mapping[int, float]]) -> None:
-    """What would be refused, or come back otherwise, when it is read."""
-    mixed = sides["mixed_corpus"]
-    if not isinstance(mixed, Items):
-        raise TypeError(f"mixed is {type(mixed).__name__}; expected Items, e.g. of mix_kinds")
-    check_side(mixed, ROLES["corpus_id"], "documents")
-    if len(mixed) != len(sides["corpus"]):
-        raise ValueError(f"mixed has {len(mixed)} rows, but the corpus has {len(sides['corpus'])}")
-    for name, side in sides.items():
-        texts = side.get(ROLES[KEYS[name]][0], [])
-        blank = [row for row, text in enumerate(texts) if isinstance(text, str) and not text.strip()]
-        if blank:
-            raise ValueError(f"{name}: {few(blank)} have a blank text, which this layout takes for none; use None")
-        empty = np.flatnonzero(side.kinds == "")
-        if len(empty):
-            raise ValueError(f"{name}: {few(empty)} have neither a text nor a picture")
-    unanswered = [query for query, judged in enumerate(qrels) if not any(judged.values())]
-    if unanswered:
-        raise ValueError(f"qrels have no relevant document for {few(unanswered, 'query', 'queries')}")
-
-
-def _write_lines(folder: Path, name: str, key: str, side: Items) -> None:
-    records = []
-    for row in range(len(side)):
-        text, file = text_at(side, ROLES[key][0], row), file_at(side, ROLES[key][1], row)
-        image = None if file is None else f"images/{LETTERS[key]}{row}{file[1]}"
-        if file is not None and image is not None:
-            if (folder / image).exists() and (folder / image).read_bytes() != file[0]:
-                raise ValueError(f"mixed, row {row}: the picture is not that of the corpus")
-            write_file(folder / image, file[0])
-        records.append({key: f"{LETTERS[key]}{row}", "text": text, "image": image})
-    write_records(folder / f"{name}.jsonl", records)
-
-
-def _write_parquet(folder: Path, name: str, key: str, side: Items) -> None:
-    arrow = optional_import("pyarrow", "datasets", "writing MixBench 2026")
-    parquet = optional_import("pyarrow.parquet", "datasets", "writing MixBench 2026")
-    files = [file_at(side, ROLES[key][1], row) for row in range(len(side))]
-    columns = {
-        "id": [f"{LETTERS[key]}{row}" for row in range(len(side))],
-        "text": [text_at(side, ROLES[key][0], row) for row in range(len(side))],
-        "image": [None if file is None else {"bytes": file[0], "path": None} for file in files],
+    """All counts are those published: those of parts tell of keys that were not read."""
+    n_queries, n_documents = PUBLISHED[subset]
+    counts = {
+        "queries": (len(task), [n_queries]),
+        "documents": (len(task.corpus), [n_documents]),
+        "judgements": (sum(map(len, qrels)), [n_queries]),
     }
-    image = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
-    schema = arrow.schema([("id", arrow.string()), ("text", arrow.string()), ("image", image)])
-    parquet.write_table(arrow.table(columns, schema=schema), folder / f"{name}.parquet")
+    for role in ROLES["query_id"] if subset == "OVEN" else ROLES["query_id"][:1]:
+        lacking = int(np.count_nonzero(is_missing(task.queries[role]))) if role in task.queries else len(task)
+        counts[f"queries without {role!r}"] = lacking, [0]
+    found = Counter(task.corpus.kinds.tolist())
+    counts |= {f"documents of the kind {kind!r}": (found[kind], [n]) for kind, n in kinds.items()}
+    check_published(folder, subset, counts)

@@ -6,16 +6,12 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from grclip._optional import optional_import
+from grclip._validation import check_flag
+from grclip.datasets._counts import check_published
 from grclip.datasets._dataset import Dataset, described
 from grclip.datasets._files import Media, check_files, counted, read_text, rows_of
-from grclip.datasets._pairs import check_pairs, one_line, pairs
-from grclip.datasets._writing import new_folder, required_file_at, splits_of, write_file
+from grclip.datasets._pairs import pairs
 from grclip.items import Items, SearchTask
 
 CAPTIONS, CLIPS, MAPPING = "AllVideoDescriptions.txt", "YouTubeClips", "youtube_mapping.txt"
@@ -24,11 +20,9 @@ SPLITS = {"train": range(1, 1201), "val": range(1201, 1301), "test": range(1301,
 
 SOURCE = "https://www.cs.utexas.edu/~ml/clamp/videoDescription/"
 LICENCE = "see the page of its publishers; the clips are excerpts of YouTube videos"
-RATE = 10
-"""Frames per second of clips that are written; the frames are what is read back."""
 
 
-def load_msvd(folder: str | os.PathLike[str], split: str = "test") -> Dataset:
+def load_msvd(folder: str | os.PathLike[str], split: str = "test", *, check_counts: bool = True) -> Dataset:
     """Load MSVD: one caption of a clip asks for it, another one is its text, and the clip is its other part.
 
     Parameters
@@ -37,6 +31,9 @@ def load_msvd(folder: str | os.PathLike[str], split: str = "test") -> Dataset:
         Folder with the captions, the folder of clips, and a list of the split.
     split : {"test", "train", "val", "all"}, default="test"
         Which clips; "all" takes those that have captions and needs no list.
+    check_counts : bool, default=True
+        Whether a list of another length than published is an error. False takes data of your own in this layout; with
+        "all" there is no list to check.
 
     Returns
     -------
@@ -49,9 +46,11 @@ def load_msvd(folder: str | os.PathLike[str], split: str = "test") -> Dataset:
     ------
     FileNotFoundError
         If the captions or the list of the split are missing; missing clips are counted and named.
+    TypeError
+        If check_counts is neither True nor False.
     ValueError
-        If split has no such value, a line is malformed, a clip is in the list twice, has no captions or only one, or a
-        path leaves the folder.
+        If split has no such value, a line is malformed, a clip is in the list twice, has no captions or only one, a
+        path leaves the folder, or the split has another number of clips than 1,200 (train), 100 (val) or 670 (test).
 
     See Also
     --------
@@ -85,13 +84,14 @@ def load_msvd(folder: str | os.PathLike[str], split: str = "test") -> Dataset:
     >>> task = SearchTask(Items({"query": ["night"]}), Items({"text": ["it is dark"], "video": [dark]}))
     >>> with tempfile.TemporaryDirectory() as root:
     ...     write_msvd(task, [{0: 1}], f"{root}/msvd")
-    ...     task, qrels, description = load_msvd(f"{root}/msvd")
+    ...     task, qrels, description = load_msvd(f"{root}/msvd", check_counts=False)
     >>> task.corpus
     Items(n=1, text=1, video=1)
     >>> description.document_ids
     ('clip0_0_1',)
     """
-    _check_split(split)
+    check_split(split)
+    check_flag("check_counts", check_counts)
     place = Path(folder)
     way_out = f"get {CAPTIONS} and YouTubeClips.tar from {SOURCE}, and unpack them in {place}"
     check_files([place / CAPTIONS], way_out)
@@ -100,6 +100,8 @@ def load_msvd(folder: str | os.PathLike[str], split: str = "test") -> Dataset:
     media = Media(place, "video", way_out)
     paths = [media.path(f"{clip}.avi", where, CLIPS) for where, clip in listed]
     names = list(rows_of(listed))
+    if check_counts and split != "all":
+        check_published(place, "MSVD", {f"clips of the split {split!r}": (len(names), [len(SPLITS[split])])})
     media.check()
     chosen = _chosen(place, names, captions)
     queries, texts = zip(*chosen, strict=True)
@@ -108,7 +110,8 @@ def load_msvd(folder: str | os.PathLike[str], split: str = "test") -> Dataset:
     return Dataset(task, pairs(len(names)), described(f"MSVD, split {split}", source, LICENCE, task, names, names))
 
 
-def _check_split(split: str) -> None:
+def check_split(split: str) -> None:
+    """A split that there is, or all clips."""
     if split not in (*SPLITS, "all"):
         raise ValueError(f"split must be one of {', '.join(map(repr, (*SPLITS, 'all')))}; got {split!r}")
 
@@ -182,7 +185,7 @@ def _chosen(
     chosen, alone = [], []
     for clip in clips:
         first = captions[clip][0][1]
-        others = [caption for _, caption in captions[clip] if _words(caption) != _words(first)]
+        others = [caption for _, caption in captions[clip] if words(caption) != words(first)]
         if not others:
             alone.append(clip)
         chosen.append((first, *others[:1]))
@@ -194,110 +197,6 @@ def _chosen(
     return [(first, second) for first, second in chosen]
 
 
-def _words(caption: str) -> list[str]:
+def words(caption: str) -> list[str]:
+    """The words of a caption, whatever their capitals: captions with the same are one."""
     return caption.casefold().split()
-
-
-def write_msvd(
-    task: SearchTask,
-    qrels: Sequence[Mapping[int, float]],
-    folder: str | os.PathLike[str],
-    split: str | Sequence[str] = "test",
-) -> None:
-    """Write a task of clips in the layout of MSVD, from which `load_msvd` reads it.
-
-    Parameters
-    ----------
-    task : SearchTask
-        Queries in the role ``"query"`` (str) and as many documents in ``"text"`` (str) and ``"video"``: paths of .avi
-        files, which are copied, or frames, uint8 arrays of shape (n, height, width, 3), which are written without loss.
-    qrels : list of dict
-        ``[{0: 1}, {1: 1}, ...]``: each query asks for the document in its row.
-    folder : path-like
-        Folder to make.
-    split : {"test", "train", "val", "all"} or sequence of these, default="test"
-        Split whose list is written, or that of each query; "all" has no list.
-
-    Raises
-    ------
-    FileExistsError
-        If the folder is there already.
-    FileNotFoundError
-        If a clip to copy is not there.
-    ModuleNotFoundError
-        If frames are to be written and the extra ``media`` is not installed.
-    TypeError
-        If a part is of another type.
-    ValueError
-        If a role is another one, a part is missing, a caption is blank, has several lines or the words of its query,
-        qrels are others, or split has no such value.
-
-    See Also
-    --------
-    load_msvd : Read it back.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> import numpy as np
-    >>> from grclip import Items, SearchTask
-    >>> from grclip.datasets import write_msvd
-    >>> dark = np.zeros((5, 32, 48, 3), np.uint8)
-    >>> task = SearchTask(Items({"query": ["night"]}), Items({"text": ["it is dark"], "video": [dark]}))
-    >>> with tempfile.TemporaryDirectory() as root:
-    ...     write_msvd(task, [{0: 1}], f"{root}/msvd")
-    ...     sorted(path.name for path in Path(root, "msvd").iterdir())
-    ['AllVideoDescriptions.txt', 'YouTubeClips', 'test_list.txt']
-    """
-    check_pairs(task, qrels, ["query"], ["text", "video"])
-    splits = splits_of(split, len(task), _check_split)
-    with new_folder(Path(folder)) as place:
-        names = [f"clip{row}_0_1" for row in range(len(task))]
-        lines = ["# Captions of short clips: the name of a clip, a blank, a caption."]
-        for row, name in enumerate(names):
-            lines += [f"{name} {caption}" for caption in _two_captions(task, row)]
-            _write_clip(place / CLIPS / f"{name}.avi", task.corpus, row)
-        write_file(place / CAPTIONS, "".join(f"{line}\n" for line in lines).encode())
-        for each in dict.fromkeys(splits):
-            listed = [name for name, other in zip(names, splits, strict=True) if other == each != "all"]
-            if listed:
-                write_file(place / f"{each}_list.txt", "".join(f"{name}\n" for name in listed).encode())
-
-
-def _two_captions(task: SearchTask, row: int) -> tuple[str, str]:
-    query, text = one_line(task.queries, "query", row), one_line(task.corpus, "text", row)
-    if _words(query) == _words(text):
-        raise ValueError(f"row {row}: query and text are one caption, {text[:80]!r}; this layout needs two")
-    return query, text
-
-
-def _write_clip(path: Path, items: Items, row: int) -> None:
-    value = items["video"][row]
-    if isinstance(value, np.ndarray):
-        if value.dtype != np.uint8 or value.ndim != 4 or value.shape[3] != 3 or not value.size:
-            raise TypeError(
-                f"role 'video', row {row}: expected uint8 frames of shape (n, height, width, 3); got "
-                f"{value.dtype}{list(value.shape)}"
-            )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_frames(path, value)
-    elif isinstance(value, str | os.PathLike):
-        content, suffix = required_file_at(items, "video", row)
-        if suffix.lower() != ".avi":
-            raise ValueError(f"role 'video', row {row}: clips of this layout are .avi files; got {os.fspath(value)!r}")
-        write_file(path, content)
-    else:
-        raise TypeError(f"role 'video', row {row}: expected a path or frames; got {type(value).__name__}")
-
-
-def _write_frames(path: Path, frames: NDArray[np.uint8]) -> None:
-    """Frames as AVI, in a codec that loses nothing."""
-    av: Any = optional_import("av", "media", "writing videos")
-    with av.open(path, "w", format="avi") as out:
-        stream = out.add_stream("ffv1", rate=RATE)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "bgr0"
-        for frame in frames:
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        out.mux(stream.encode())

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from sklearn.utils import check_random_state
 
-from grclip._validation import check_k
+from grclip._validation import check_flag, check_k
+from grclip.datasets._counts import check_published
 from grclip.datasets._dataset import Dataset, described
 from grclip.datasets._files import (
     Media,
@@ -28,6 +29,9 @@ from grclip.datasets._writing import new_folder, required_file_at, splits_of, wr
 from grclip.items import Items, SearchTask
 
 COLUMNS = ("id", "left_vote", "right_vote", "votes", "ref_path", "left_path", "right_path", "split")
+N_TRIPLETS = 20_019
+"""Triplets of all splits together, with any number of votes."""
+
 MIN_VOTES = 6
 """Votes that a triplet needs, as in the loader of its publishers."""
 
@@ -50,6 +54,7 @@ def load_nights(
     titles: str | os.PathLike[str] | Mapping[Any, str] | None = None,
     n: int | None = None,
     random_state: Any = 0,
+    check_counts: bool = True,
 ) -> Dataset:
     """Load NIGHTS: a picture asks for the one that people find alike, and a title is the text of that document.
 
@@ -66,6 +71,9 @@ def load_nights(
         Number of triplets to draw; None takes all. The others need neither pictures nor titles.
     random_state : int, RandomState instance or None, default=0
         Decides which triplets are drawn.
+    check_counts : bool, default=True
+        Whether a table of another number of triplets than published is an error, all splits together. False takes data
+        of your own in this layout.
 
     Returns
     -------
@@ -79,10 +87,11 @@ def load_nights(
     FileNotFoundError
         If the table is missing; missing pictures are counted and named.
     TypeError
-        If titles are neither a path nor a dict, or one of them is no str.
+        If titles are neither a path nor a dict, one of them is no str, or check_counts is neither True nor False.
     ValueError
         If the table has no such split or n is no number of its triplets; if a line is malformed, a vote is no number of
-        at least 0, votes are equal, an id comes twice, a title is missing or blank, or a path leaves the folder.
+        at least 0, votes are equal, an id comes twice, a title is missing or blank, a path leaves the folder, or the
+        table has another number of triplets than those published.
 
     See Also
     --------
@@ -94,7 +103,8 @@ def load_nights(
     ``right_path``, ``split`` and ``prompt``, in any order and with others; paths are relative to the folder
     (``ref/000/000.png``, ``distort/000/000_0.png``), as https://data.csail.mit.edu/nights/nights.zip has them. Triplets
     with fewer than 6 votes are left out, as its publishers do, and ``description.source`` says how many. No picture is
-    opened.
+    opened. Its publishers count 20,019 triplets in all; how many of them a split keeps they do not say, so the rows of
+    the whole table are what is checked.
 
     The paper uses 1,000 pairs, and does not say which: ``n=1000`` draws as many. Its titles were written by GPT-4o;
     give such titles for its figures. A prompt ("An image of a ...") is shared by all triplets of a category, whose
@@ -114,14 +124,18 @@ def load_nights(
     >>> task = SearchTask(Items({"query_image": scenes["image"]}), scenes)
     >>> with tempfile.TemporaryDirectory() as root:
     ...     write_nights(task, [{0: 1}, {1: 1}, {2: 1}], f"{root}/nights")
-    ...     task, qrels, description = load_nights(f"{root}/nights", n=2)
+    ...     task, qrels, description = load_nights(f"{root}/nights", n=2, check_counts=False)
     >>> task.corpus
     Items(n=2, text=2, image=2)
     """
+    check_flag("check_counts", check_counts)
     place = Path(folder)
     way_out = f"get https://data.csail.mit.edu/nights/nights.zip, and unpack it so that {place} holds data.csv and ref"
     check_files([place / "data.csv"], way_out)
-    found, left_out = _triplets(place / "data.csv", split, with_prompt=titles is None)
+    rows = _rows(place / "data.csv", with_prompt=titles is None)
+    if check_counts:
+        check_published(place / "data.csv", "NIGHTS", {"triplets": (len(rows), [N_TRIPLETS])})
+    found, left_out = _triplets(place / "data.csv", rows, split)
     triplets = found if n is None else _drawn(found, n, random_state)
     media = Media(place, "image", way_out)
     queries = [media.path(each.reference, each.where) for each in triplets]
@@ -135,11 +149,15 @@ def load_nights(
     return Dataset(task, pairs(len(ids)), described(f"NIGHTS, split {split}{drawn}", source, LICENCE, task, ids, ids))
 
 
-def _triplets(path: Path, split: str, *, with_prompt: bool) -> tuple[list[_Triplet], int]:
-    """The triplets of a split, and how many had too few votes."""
-    columns = [*COLUMNS, "prompt"] if with_prompt else COLUMNS
-    rows = list(read_table(path, columns))
+def _rows(path: Path, *, with_prompt: bool) -> list[tuple[str, dict[str, str]]]:
+    """The rows of the table, of all splits, each with its place."""
+    rows = list(read_table(path, [*COLUMNS, "prompt"] if with_prompt else COLUMNS))
     rows_of([(where, id_of(row, "id", where)) for where, row in rows])
+    return rows
+
+
+def _triplets(path: Path, rows: Sequence[tuple[str, dict[str, str]]], split: str) -> tuple[list[_Triplet], int]:
+    """The triplets of a split, and how many had too few votes."""
     splits = dict.fromkeys(row["split"] for _, row in rows)
     if split not in splits:
         raise ValueError(f"split must be one of {', '.join(map(repr, splits))}, which {path} has; got {split!r}")
@@ -237,7 +255,7 @@ def write_nights(
 
     See Also
     --------
-    load_nights : Read it back.
+    load_nights : Read it back, with ``check_counts=False``.
 
     Notes
     -----

@@ -91,9 +91,12 @@ def check_judged(task: Any, qrels: Any) -> list[Mapping[int, float]]:
 
 def check_metric(metric: Any, k: Any) -> tuple[Callable[..., Any], str]:
     """A metric of the first k documents, and what it is called."""
-    if not isinstance(metric, str) or metric not in METRICS:
-        raise ValueError(f"metric must be one of {', '.join(map(repr, METRICS))}; got {metric!r}")
     k = check_k(k)
+    if callable(metric):
+        name = getattr(metric, "__name__", type(metric).__name__)
+        return partial(metric, k=k), f"{name.replace('_', ' ')}@{k}"
+    if not isinstance(metric, str) or metric not in METRICS:
+        raise ValueError(f"metric must be a function or one of {', '.join(map(repr, METRICS))}; got {metric!r}")
     return partial(METRICS[metric], k=k), f"{NAMES[metric]}@{k}"
 
 

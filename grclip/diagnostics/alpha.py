@@ -29,7 +29,7 @@ def alpha_curve(
     alphas: ArrayLike | None = None,
     *,
     calibration: tuple[SearchTask, Judged] | None = None,
-    metric: str = "ndcg",
+    metric: Any = "ndcg",
     k: int = 10,
 ) -> Curve:
     """A score over alpha, the weight of the text in a document that also has a picture.
@@ -47,8 +47,9 @@ def alpha_curve(
         Weights from 0 to 1; None takes 0, 0.1, ..., 1.
     calibration : tuple of SearchTask and list of dict, default=None
         Task and qrels to fit on; None takes those that are measured on.
-    metric : {"ndcg", "recall", "reciprocal_rank"}, default="ndcg"
-        What is averaged over the queries.
+    metric : {"ndcg", "recall", "reciprocal_rank"} or callable, default="ndcg"
+        What is averaged over the queries; a function takes ``(qrels, ranking, k=..., per_query=...)`` as `ndcg_score`
+        does.
     k : int, default=10
         Ranks that count.
 

@@ -35,7 +35,7 @@ def replacement_curve(
     methods: Any,
     p: ArrayLike = SHARES,
     *,
-    metric: str = "ndcg",
+    metric: Any = "ndcg",
     k: int = 10,
     n_repeats: int = 5,
     push_down: bool = True,
@@ -57,8 +57,9 @@ def replacement_curve(
         Pipelines that end in `ExactRetriever`. Nothing is fitted again: calibrate on other data, or on this task.
     p : array-like of shape (n_points,), default=(0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
         Probabilities that a document loses its text.
-    metric : {"ndcg", "recall", "reciprocal_rank"}, default="ndcg"
-        What is averaged over the queries.
+    metric : {"ndcg", "recall", "reciprocal_rank"} or callable, default="ndcg"
+        What is averaged over the queries; a function takes ``(qrels, ranking, k=..., per_query=...)`` as `ndcg_score`
+        does.
     k : int, default=10
         Ranks that count.
     n_repeats : int, default=5

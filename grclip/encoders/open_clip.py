@@ -116,7 +116,8 @@ class OpenCLIPEncoder(BaseEncoder):
     -----
     The model is loaded when it is first used, shared between clones in a process, and left out of pickles. Equal
     strings and paths are encoded once. Weights loaded from a tag or a hub name come from the cache of the Hugging
-    Face hub, and are downloaded when they are not there.
+    Face hub, and are downloaded when they are not there. Where a tag's weights were trained with QuickGELU (OpenAI's,
+    MetaCLIP's, DFN's), the model has it, whether or not the name of the architecture says so.
 
     Examples
     --------
@@ -180,12 +181,14 @@ class OpenCLIPEncoder(BaseEncoder):
         else:
             _verify(files)
         public = self.model_name + (f"/{self.pretrained}" if self.pretrained else "")
+        # OpenAI's weights, and others, were trained with an activation that the architecture of that name lacks
+        quick = files is None and library.get_pretrained_cfg(name, self.pretrained or "").get("quick_gelu", False)
         with hub_or_cache(public, local=name.startswith(LOCAL)):  # tokenizers may be there, too
             module, _, preprocess = library.create_model_and_transforms(
-                name, self.pretrained, device=device, require_pretrained=True
+                name, self.pretrained, device=device, require_pretrained=True, force_quick_gelu=quick
             )
             tokenizer = library.get_tokenizer(name, **_own_merges(files))
-            config = library.get_model_config(name)
+            config = library.get_model_config(name) | ({"quick_gelu": True} if quick else {})
         known = self.model_name in PACKAGED or files is None
         return OpenCLIPModel(f"open_clip:{public if known else 'local'}", module, preprocess, tokenizer, config)
 
