@@ -135,7 +135,7 @@ class TestClotho:
     def test_missing_sounds_are_counted_and_named(self, clotho):
         for name in ("d0.wav", "d2.wav"):
             (clotho / "validation" / name).unlink()
-        match = r"2 of the 3 sound files .* are missing: validation/d0.wav, validation/d2.wav; get clotho_captions_.*7z"
+        match = r"2 of the 3 .* are missing: validation/d0.wav, validation/d2.wav; put them there, or correct .*\.csv"
         with pytest.raises(FileNotFoundError, match=match):
             load_clotho(clotho)
 
@@ -151,7 +151,7 @@ class TestClotho:
 
     def test_no_table(self, clotho):
         with pytest.raises(FileNotFoundError, match=r"captions_evaluation.csv: no such file; get .*evaluation.7z from"):
-            load_clotho(clotho, split="evaluation")
+            datasets.load_clotho(clotho, split="evaluation")
 
     @pytest.mark.parametrize(
         ("old", "new", "message"),
@@ -280,7 +280,7 @@ class TestMSVD:
             ("clip0_0_1\n", r"line 1: expected the name of a clip and vid1"),
             ("clip0_0_1 vid1301\nclip1_0_1 vid1301\n", r"line 2: the id 'vid1301' is there already"),
             ("clip0_0_1 vid1301\nclip0_0_1 vid1302\n", r"line 2: the id 'clip0_0_1' is there already"),
-            ("clip0_0_1 vid1\n", r"is empty: there is no clip of the split 'test' in it"),
+            ("clip0_0_1 vid1\n", r"has no clip of the split 'test', whose clips are vid1301 to vid1970"),
         ],
     )
     def test_what_a_mapping_gets_wrong(self, msvd, mapping, message):
@@ -320,11 +320,11 @@ class TestMSVD:
             load_msvd(msvd)
         (msvd / "AllVideoDescriptions.txt").unlink()
         with pytest.raises(FileNotFoundError, match=r"no such file; get AllVideoDescriptions.txt and YouTubeClips.tar"):
-            load_msvd(msvd)
+            datasets.load_msvd(msvd)
 
     def test_missing_clips_are_counted_and_named(self, msvd):
         (msvd / "YouTubeClips" / "clip2_0_1.avi").unlink()
-        match = r"1 of the 3 video files .* are missing: YouTubeClips/clip2_0_1.avi; get .*YouTubeClips.tar"
+        match = r"1 of the 3 video files .* are missing: YouTubeClips/clip2_0_1.avi; put them there, or correct .*txt"
         with pytest.raises(FileNotFoundError, match=match):
             load_msvd(msvd)
 
@@ -469,7 +469,7 @@ class TestNIGHTS:
             (nights / "ref" / "000" / f"00{row}.png").unlink()
         titles = {row: f"Title {row}" for row in drawn}
         assert load_nights(nights, n=2, titles=titles).task.corpus["text"].tolist() == list(titles.values())
-        match = r"3 of the 10 image files .* are missing: ref/000/.*; get https://data.csail.mit.edu/nights/nights.zip"
+        match = r"3 of the 10 image files .* are missing: ref/000/.*; put them there, or correct .*data.csv"
         with pytest.raises(FileNotFoundError, match=match):
             load_nights(nights)
 
@@ -520,7 +520,7 @@ class TestNIGHTS:
     def test_no_table(self, nights):
         (nights / "data.csv").unlink()
         with pytest.raises(FileNotFoundError, match=r"data.csv: no such file; get https://.*nights.zip"):
-            load_nights(nights)
+            datasets.load_nights(nights)
 
 
 def clotho_of(folder, split, n):
@@ -690,3 +690,30 @@ def test_a_wav_of_another_program_is_read_from_the_loaded_path(clotho):
     scipy.io.wavfile.write(clotho / "validation" / "d0.wav", 44100, samples)
     found = open_audio(load_clotho(clotho).task.corpus["audio"][0], 44100)
     assert np.abs(found - samples / 2**15).max() < 1e-6
+
+
+class TestHelp:
+    def test_sounds_may_lie_in_a_folder_of_the_split_within_that_of_the_archive(self, clotho):
+        (clotho / "clotho_audio_validation").mkdir()
+        (clotho / "validation").rename(clotho / "clotho_audio_validation" / "validation")
+        assert len(open_audio(load_clotho(clotho).task.corpus["audio"][0], 8000)) == 800
+
+    def test_archives_beside_what_is_missing_are_to_be_unpacked(self, clotho, msvd, nights):
+        for folder, name, archive, load in (
+            (clotho, "validation", "clotho_audio_validation.7z", load_clotho),
+            (msvd, "YouTubeClips", "YouTubeClips.tar", load_msvd),
+            (nights, "ref", "ref.zip", load_nights),
+        ):
+            shutil.rmtree(folder / name)
+            (folder / archive).write_bytes(b"packed")
+            with pytest.raises(FileNotFoundError, match=f"; unpack {folder / archive}"):
+                load(folder)
+
+    @pytest.mark.parametrize("name", ["clotho", "msvd", "nights"])
+    def test_a_tilde_is_the_home_folder(self, name, request, monkeypatch):
+        folder = request.getfixturevalue(name)
+        monkeypatch.setenv("HOME", str(folder.parent))
+        data = getattr(datasets, f"load_{name}")(f"~/{name}", check_counts=False)
+        assert f"read from {folder};" in data.description.source
+        getattr(datasets, f"write_{name}")(data.task, data.qrels, "~/copy")
+        assert (folder.parent / "copy").is_dir()

@@ -13,6 +13,9 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import huggingface_hub
+import huggingface_hub.constants
+import huggingface_hub.errors
 import numpy as np
 import pyarrow as arrow
 import pyarrow.parquet as parquet
@@ -481,9 +484,9 @@ class TestPictures:
         )
         message = refused(tmp_path, "8 of the 10 image files that", FileNotFoundError)
         assert "are missing: images/0.jpg, images/1.jpg, images/2.jpg, images/5.jpg, images/6.jpg, ...; " in message
-        assert (
-            f"hf download mixed-modality-search/MixBench25 --repo-type dataset --revision {REVISIONS[2025]}" in message
-        )
+        assert message.endswith(f"put them there, or correct {folder / 'mixed_corpus.jsonl'}")
+        with pytest.raises(FileNotFoundError, match=f"`hf download .*/MixBench25 .* --revision {REVISIONS[2025]}"):
+            load_mixbench("MSCOCO", tmp_path)
         for i in range(10):
             (folder / "images" / f"{i}.jpg").write_bytes(b"x")
         assert load(tmp_path).description.n_documents == 11
@@ -501,7 +504,9 @@ class TestPictures:
 
     def test_empty_ones(self, tmp_path):
         (put(tmp_path) / "images" / "sea.jpg").write_bytes(b"")
-        refused(tmp_path, "1 of the 1 image files that .* are empty: images/sea.jpg; remove them, and get it elsewhere")
+        refused(
+            tmp_path, "1 of the 1 image files that .* are empty: images/sea.jpg; remove them; then put them there, or"
+        )
 
     def test_pointers_of_git_lfs(self, tmp_path):
         (put(tmp_path) / "images" / "sea.jpg").write_bytes(POINTER)
@@ -536,7 +541,7 @@ class TestPictures:
 
     def test_an_absolute_path_into_the_folder_is_not_followed(self, tmp_path):
         put(tmp_path, corpus=[document(11), document(12, image=str(tmp_path / "MSCOCO" / "images" / "sea.jpg"))])
-        refused(tmp_path, "leaves the folder")
+        refused(tmp_path, "line 2: .* is an absolute path; paths must be relative to the folder .*MSCOCO$")
 
     @pytest.mark.parametrize(
         "name", ["a\0.jpg", "images/\0", "\ud800.jpg", "\udfff/a.jpg", ".", "./", "images", "images/"]
@@ -595,10 +600,12 @@ class TestPlace:
     @pytest.mark.parametrize("name", ["queries.jsonl", "mixed_corpus.jsonl", "qrels/qrels.tsv"])
     def test_a_file_that_is_missing_is_named_with_the_way_out(self, tmp_path, name):
         (put(tmp_path) / name).unlink()
+        refused(tmp_path, rf"{name}: no such file; put it there, or correct the path", FileNotFoundError)
         message = (
             rf"{name}: no such file; get it elsewhere with `hf download .*/MixBench25 .*as root, or leave root out"
         )
-        refused(tmp_path, message, FileNotFoundError)
+        with pytest.raises(FileNotFoundError, match=message):
+            load_mixbench("MSCOCO", tmp_path)
 
     def test_the_corpus_that_is_not_read_need_not_be_there(self, tmp_path):
         (put(tmp_path) / "corpus.jsonl").unlink()
@@ -606,7 +613,7 @@ class TestPlace:
         refused(tmp_path, r"MSCOCO/corpus\.jsonl: no such file", FileNotFoundError, corpus="full")
 
     def test_a_root_that_is_not_there(self, tmp_path):
-        refused(tmp_path / "nowhere", "no such file; get it elsewhere", FileNotFoundError)
+        refused(tmp_path / "nowhere", "no such file; put them there, or correct", FileNotFoundError)
 
     @pytest.mark.parametrize(
         ("argument", "value"),
@@ -673,7 +680,7 @@ class TestCounts:
                 "mixed_corpus.jsonl",
                 "4420 documents, 1472 documents of the kind 'text', but Google_WIT was published with 4421, 1473",
             ),
-            ("queries.jsonl", "999 queries, 999 judgements, but Google_WIT was published with 1000, 1000"),
+            ("queries.jsonl", "999 queries, but Google_WIT was published with 1000"),
         ],
     )
     def test_a_line_less_does_not(self, wit, name, counts):
@@ -1290,3 +1297,93 @@ class TestDownload:
         assert downloads.others[2]["is_os_error"]
         message = "the download of mixed-modality-search/MixBench25 at revision silent stopped"
         assert downloads.others[2]["message"].startswith(message)
+
+
+class TestHelp:
+    """What lies beside, and what a wrong file looks like."""
+
+    @pytest.mark.parametrize(
+        ("gone", "packed"),
+        [
+            ("root/MSCOCO", "root/MSCOCO.zip"),
+            ("root/MSCOCO/images", "root/MSCOCO/images.zip"),
+            ("root/MSCOCO/mixed_corpus.jsonl", "root/MSCOCO/mixed_corpus.jsonl.gz"),
+        ],
+    )
+    def test_what_is_packed_beside_it_is_to_be_unpacked(self, tmp_path, gone, packed):
+        put(tmp_path / "root")
+        (tmp_path / gone).rename(tmp_path / "gone")
+        (tmp_path / packed).write_bytes(b"packed")
+        refused(tmp_path / "root", rf"; unpack (it: gunzip )?{tmp_path / packed}$", FileNotFoundError)
+
+    def test_a_root_that_is_an_archive(self, tmp_path):
+        (tmp_path / "MixBench25.zip").write_bytes(b"packed")
+        refused(tmp_path / "MixBench25.zip", r"; unpack .*MixBench25\.zip, and give the folder$", FileNotFoundError)
+
+    def test_a_subset_of_another_name_or_one_level_deeper(self, tmp_path):
+        put(tmp_path / "root", subset="mscoco")
+        if (tmp_path / "root" / "MSCOCO").exists():
+            pytest.skip("capitals do not count in this file system")
+        refused(tmp_path / "root", "; there is .*root/mscoco: rename it to MSCOCO", FileNotFoundError)
+        (tmp_path / "root" / "mscoco").rename(tmp_path / "root" / "MSCOCO")
+        refused(tmp_path, r"; there is .*root/MSCOCO: give root='.*/root'", FileNotFoundError)
+
+    def test_a_tilde_is_the_home_folder(self, oven, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        write_mixbench(*oven, "~/root", "OVEN")
+        assert (tmp_path / "root" / "OVEN").is_dir()
+        data = load_mixbench("OVEN", "~/root", check_counts=False)
+        assert f"read from {tmp_path / 'root'}" in data.description.source
+
+    def test_a_url_is_not_fetched(self, tmp_path):
+        put(tmp_path, corpus=[document(11), document(12, image="https://example.org/sea.jpg")])
+        refused(tmp_path, "line 2: 'https://example.org/sea.jpg' is a URL, and URLs are not fetched: download")
+
+    def test_a_missing_file_is_told_as_the_dataset_calls_it(self, tmp_path):
+        put(tmp_path, corpus=[document(11), document(12, image="MSCOCO/images/sea.jpg")])
+        refused(tmp_path, r"; the first is called 'MSCOCO/images/sea.jpg' at .*jsonl, line 2$", FileNotFoundError)
+
+    @pytest.mark.parametrize(
+        ("qrels", "message"),
+        [
+            (JUDGED.replace("\t", ","), "separated by tabs; here they are not: query_id,corpus_id,score$"),
+            (JUDGED.replace("\t", "  "), "separated by tabs; here they are not: query_id  corpus_id  score$"),
+            (JUDGED.replace("_id", "-id"), "; write the names as expected$"),
+            ("1\t11\t1\n", "separated by tabs; this looks like a judgement: put the header before the first line$"),
+            ("1 0 11 1\n", "take the second column out, which is that of TREC, and put the header before the first"),
+        ],
+    )
+    def test_a_header_that_is_none_says_what_it_looks_like(self, tmp_path, qrels, message):
+        put(tmp_path, qrels=qrels)
+        refused(tmp_path, rf"qrels\.tsv, line 1: expected a header .*{message}")
+
+    def test_a_line_with_other_separators(self, tmp_path):
+        put(tmp_path, qrels=f"{JUDGED}1,12,0\n")
+        refused(tmp_path, r"qrels\.tsv, line 4: 1 columns, but the header has 3, separated by tabs")
+
+    @pytest.mark.parametrize("indent", [None, 1])
+    @pytest.mark.parametrize("value", [QUERIES, QUERIES[0]])
+    def test_a_file_that_is_one_value_of_json(self, tmp_path, value, indent):
+        if (value, indent) != (QUERIES[0], None):
+            put(tmp_path, queries=json.dumps(value, indent=indent).encode())
+            refused(tmp_path, r"queries\.jsonl, line 1: .*; the file must hold one JSON object a line")
+
+    @pytest.mark.parametrize("name", ["queries", "mixed_corpus"])
+    def test_a_file_cut_at_a_line_is_not_blamed_on_the_judgements(self, tmp_path, name):
+        publish(tmp_path, "MSCOCO")
+        path = tmp_path / "MSCOCO" / f"{name}.jsonl"
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:500]))
+        with pytest.raises(ValueError, match=r"holds 500 (queries|documents).*, but MSCOCO was published with 984"):
+            load_mixbench("MSCOCO", tmp_path)
+
+    @pytest.mark.parametrize(
+        ("offline", "cure"), [(True, "connect, and unset HF_HUB_OFFLINE, to"), (False, "connect to")]
+    )
+    def test_only_a_switch_that_is_set_is_to_be_unset(self, monkeypatch, offline, cure):
+        def out_of_reach(*_, **__):  # the real one waits half a minute
+            raise huggingface_hub.errors.LocalEntryNotFoundError("out of reach")
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", out_of_reach)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+        with pytest.raises(OSError, match=f"; {cure} download it, or get it elsewhere"):
+            load_mixbench("MSCOCO")

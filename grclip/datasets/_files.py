@@ -1,4 +1,4 @@
-"""Files of datasets: lines of JSON, tables, ids, judgements, and paths that stay in their folder.
+"""Files of datasets: lines of JSON, tables, ids and judgements.
 
 Everything that a file gets wrong is told with the file and the line; nothing is skipped.
 """
@@ -9,18 +9,15 @@ import csv
 import io
 import json
 import math
-import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PureWindowsPath
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-POINTER = b"version https://git-lfs.github.com/spec/"
-"""What a file begins with that Git LFS has left in place of another."""
+from grclip.datasets._places import POINTER, first_of, pointer_error, shown
 
-POINTER_SIZES = range(120, 1025)
-"""How many bytes such a file may have: two lines, a checksum and a size at least."""
+SEPARATORS = {"\t": "tabs", ",": "commas"}
 
 CUT = "; the file ends here: was its download or copy interrupted?"
 
@@ -41,34 +38,6 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path}, line {line}: no UTF-8 text ({error.reason}){cut}") from None
 
 
-def is_pointer(path: str | Path) -> bool:
-    """Whether a file stands for one that Git LFS has not fetched; only one of such a size is opened to see."""
-    if os.path.getsize(path) not in POINTER_SIZES:
-        return False
-    with open(path, "rb") as file:
-        return file.read(len(POINTER)) == POINTER
-
-
-def pointer_error(path: Path) -> ValueError:
-    """What to say of such a file."""
-    return ValueError(f"{path} is a Git LFS pointer, not the file itself; fetch it with: git lfs pull")
-
-
-def check_files(files: Iterable[Path], way_out: str) -> None:
-    """Files that are absent are an error that names them, and a packed copy where there is one."""
-    lacking = [file for file in files if not file.is_file()]
-    packed = [Path(f"{file}.gz") for file in lacking if Path(f"{file}.gz").is_file()]
-    if lacking:
-        hint = f"unpack it: gunzip {' '.join(map(str, packed))}" if packed else way_out
-        raise FileNotFoundError(f"{' and '.join(map(str, lacking))}: no such file; {hint}")
-
-
-def check_name(argument: str, name: str) -> None:
-    """A name of a file, not of a path."""
-    if not isinstance(name, str) or not name.strip() or name.startswith(".") or Path(name).name != name:
-        raise ValueError(f"{argument} must be the name of a file, without folders; got {name!r}")
-
-
 def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The objects of a file of JSON lines, each with its place; blank lines are passed over."""
     lines = read_text(path).split("\n")
@@ -83,10 +52,18 @@ def _record(where: str, line: str, *, last: bool) -> dict[str, Any]:
     except KeyError as error:
         raise ValueError(f"{where}: the key {error.args[0]!r} comes twice in one object; keep one of them") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: no valid JSON ({error}){CUT if last else ''}: {_shown(line)}") from None
+        raise ValueError(
+            f"{where}: no valid JSON ({error}){CUT if last else ''}: {shown(line)}{_whole(line)}"
+        ) from None
     if not isinstance(record, dict):
-        raise ValueError(f"{where}: expected a JSON object; got {_shown(line)}")
+        raise ValueError(f"{where}: expected a JSON object; got {shown(line)}{_whole(line)}")
     return record
+
+
+def _whole(line: str) -> str:
+    """What to say of a line that begins an array, or an object that goes on in the next one."""
+    array_or_begin = line.lstrip().startswith("[") or line.strip() == "{"
+    return "; the file must hold one JSON object a line, without an array around them" if array_or_begin else ""
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -116,19 +93,34 @@ def read_table(path: Path, columns: Sequence[str], delimiter: str = ",") -> Iter
         header = next(reader, [])
         lacking = [name for name in columns if name not in header]
         if lacking:
+            expected, likeness = ", ".join(map(repr, columns)), _likeness(delimiter.join(header), columns, delimiter)
             raise ValueError(
-                f"{path}, line 1: expected a header with {', '.join(map(repr, columns))}; got {_shown(str(header))}"
+                f"{path}, line 1: expected a header with {expected}; got {shown(str(header))}: columns are separated "
+                f"by {SEPARATORS[delimiter]}{likeness}"
             )
         for row in reader:
             if len(row) < 2 and not "".join(row).strip():
                 continue  # a blank line
             if len(row) != len(header):
                 raise ValueError(
-                    f"{path}, line {reader.line_num}: {len(row)} columns, but the header has {len(header)}"
+                    f"{path}, line {reader.line_num}: {len(row)} columns, but the header has {len(header)}, "
+                    f"separated by {SEPARATORS[delimiter]}"
                 )
             yield f"{path}, line {reader.line_num}", dict(zip(header, row, strict=True))
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
+
+
+def _likeness(line: str, columns: Sequence[str], delimiter: str) -> str:
+    """What a line that is not the header looks like, where that is plain."""
+    cells = re.split("[\t,; ]+", line.strip())
+    plain = {cell.strip("'\"").casefold().replace("-", "_") for cell in cells}
+    if all(name.replace("-", "_") in plain for name in columns):
+        return "; write the names as expected" if delimiter in line else f"; here they are not: {shown(line)}"
+    if delimiter == "\t" and len(cells) in (3, 4) and re.fullmatch("[0-9.]+", cells[-1]):
+        four = "take the second column out, which is that of TREC, and " if len(cells) == 4 else ""
+        return f"; this looks like a judgement: {four}put the header before the first line"
+    return ""
 
 
 def value_of(record: Mapping[str, Any], key: str, where: str) -> Any:
@@ -152,7 +144,7 @@ def text_of(record: Mapping[str, Any], key: str, where: str) -> str | None:
     """A text, or None of one that is absent, null or blank."""
     value = record.get(key)
     if value is not None and not isinstance(value, str):
-        raise ValueError(f"{where}: {key!r} must be a string or null; got {_shown(repr(value))}")
+        raise ValueError(f"{where}: {key!r} must be a string or null; got {shown(repr(value))}")
     return value if value and value.strip() else None
 
 
@@ -201,77 +193,4 @@ def _grade(score: str, where: str) -> float:
 
 def counted(names: Sequence[str], one: str, many: str) -> str:
     """How many there are, and the first of them."""
-    return f"{len(names)} {one if len(names) == 1 else many}: {_first(list(map(repr, names)))}"
-
-
-class Media:
-    """The files that a dataset refers to: each is in the folder, and whole."""
-
-    def __init__(self, folder: Path, what: str, way_out: str) -> None:
-        self.folder, self.what, self.way_out = folder, what, way_out
-        self._homes = [folder.resolve(), *_hub_blobs(folder)]
-        self._inside: dict[str, bool] = {}
-        self._states: dict[str, str] = {}
-
-    def path(self, name: Any, where: str, under: str = "") -> str:
-        """The path of a file from its name, which is relative to the folder, or to one under it that it may begin with.
-
-        Whether the file is there is noted; `check` tells of all of them at once.
-        """
-        given = PureWindowsPath(name if isinstance(name, str) else "")  # it knows both slashes, and drives
-        parts = given.parts[1:] if given.parts[:1] == (under,) else given.parts
-        if not parts or re.search("[\0\ud800-\udfff]", name):
-            raise ValueError(f"{where}: expected the path of a file; got {_shown(repr(name))}")
-        path = os.path.join(self.folder, under, *parts)
-        if given.anchor or ".." in parts or not self._stays(path):
-            raise ValueError(f"{where}: {name!r} leaves the folder {self.folder}; such a path is not followed")
-        if path not in self._states:
-            self._states[path] = _state(path)
-        return path
-
-    def _stays(self, path: str) -> bool:
-        """Whether no link leads out of the folder; files of the hub's cache are links into its blobs."""
-        parent = os.path.dirname(path)
-        if parent not in self._inside:
-            self._inside[parent] = self._is_home(parent)
-        return self._inside[parent] and (not os.path.islink(path) or self._is_home(path))
-
-    def _is_home(self, path: str) -> bool:
-        return any(Path(os.path.realpath(path)).is_relative_to(home) for home in self._homes)
-
-    def check(self) -> None:
-        """Files that are missing, or not whole, are an error that counts and names them."""
-        many = f"of the {len(self._states)} {self.what} files that {self.folder} refers to"
-        for state, error, way_out in (
-            ("missing", FileNotFoundError, self.way_out),
-            ("empty", ValueError, f"remove them, and {self.way_out}"),
-            ("Git LFS pointers", ValueError, "fetch them with: git lfs pull"),
-        ):
-            names = [os.path.relpath(path, self.folder) for path, found in self._states.items() if found == state]
-            if names:
-                raise error(f"{len(names)} {many} are {state}: {_first(names)}; {way_out}")
-
-
-def _state(path: str) -> str:
-    """Whether a file is there, and whole as far as can be told without reading it."""
-    if not os.path.isfile(path):
-        return "missing"
-    if not os.path.getsize(path):
-        return "empty"
-    return "Git LFS pointers" if is_pointer(path) else "whole"
-
-
-def _hub_blobs(folder: Path) -> list[Path]:
-    """Where the hub's cache keeps the files of a folder in a snapshot: blobs of the dataset, and shared ones."""
-    resolved = folder.resolve()
-    homes = [place.parent.parent for place in (resolved, *resolved.parents) if place.parent.name == "snapshots"]
-    blobs = [place / "blobs" for home in homes if home.name.startswith("datasets--") for place in (home, home.parent)]
-    return [place.resolve() for place in blobs]
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-
-def _shown(text: str) -> str:
-    return text[:80] + (" ..." if len(text) > 80 else "")
+    return f"{len(names)} {one if len(names) == 1 else many}: {first_of(list(map(repr, names)))}"

@@ -33,9 +33,11 @@ def hub_folder(repo: str, revision: str, patterns: Sequence[str]) -> Path:
         found = _earlier(download, errors)
         if found is not None:
             return found
+        offline = optional_import("huggingface_hub.constants", "datasets", f"downloading {repo}").HF_HUB_OFFLINE
         raise OSError(
             f"{repo} at revision {revision} is not on this machine, and cannot be downloaded now "
-            f"({type(error).__name__}); connect, and unset HF_HUB_OFFLINE, to download it, or {by_hand(repo, revision)}"
+            f"({type(error).__name__}); connect{', and unset HF_HUB_OFFLINE,' if offline else ''} to download it, or "
+            f"{by_hand(repo, revision)}"
         ) from error
     except errors.HTTPError as error:
         raise OSError(

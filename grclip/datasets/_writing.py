@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from grclip._validation import check_qrels
+from grclip.datasets._places import folder_at
 from grclip.items import Items, SearchTask
 
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill, which gets its name when that is done, and is gone if it fails."""
+    folder = folder_at(folder)
     if os.path.lexists(folder):
         raise FileExistsError(f"{folder} is there already; nothing was written: remove it, or choose another place")
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -11,18 +11,18 @@ from grclip._validation import check_flag
 from grclip.datasets._counts import check_published
 from grclip.datasets._dataset import Dataset, described
 from grclip.datasets._files import (
-    check_files,
     check_keys,
-    check_name,
     counted,
     id_of,
     read_qrels,
     read_records,
     read_table,
+    read_text,
     rows_of,
     text_of,
 )
 from grclip.datasets._hub import by_hand, hub_folder
+from grclip.datasets._places import check_files, check_name, folder_at
 from grclip.datasets._writing import check_task, full_text, new_folder, splits_of, write_qrels, write_records
 from grclip.items import Items, SearchTask
 
@@ -148,10 +148,13 @@ def load_beir(
     judged = _judgements(place, split, way_out)
     texts, rows = _documents(place / "corpus.jsonl")
     queries, left_out = _queries(place / "queries.jsonl", judged)
+    published = PUBLISHED.get(name or place.absolute().name.lower()) if check_counts else None
+    if published:  # before the judgements, which are not at fault where a document is lacking
+        check_published(place, published.title, {"documents": (len(texts), [published.n_documents])})
     qrels = read_qrels(judged, QRELS, {each: row for row, each in enumerate(queries)}, rows)
     task = SearchTask(Items({"query": list(queries.values())}), Items({"text": texts}))
-    if check_counts:
-        _check_counts(name or place.absolute().name.lower(), place, split, qrels, len(texts))
+    if published:
+        _check_judged(published, place, split, qrels)
     known = None if name is None else PUBLISHED[name]
     title = f"{known.title if known else place.absolute().name} (BEIR), split {split}"
     source = f"{_source(place, name, revision)}; queries of other splits left out: {left_out}"
@@ -169,7 +172,7 @@ def _place(folder: Any, name: str | None, revision: str | None) -> Path:
     if name is None:
         if revision is not None:
             raise ValueError(f"revision={revision!r} is of the hub, and not used with a folder; leave one of them out")
-        return Path(folder)
+        return folder_at(folder)
     if name not in PUBLISHED:
         raise ValueError(f"name must be one of {', '.join(map(repr, PUBLISHED))}; got {name!r}; or give a folder")
     return hub_folder(f"mteb/{name}", _commit(name, revision), ["corpus.jsonl", "queries.jsonl", "qrels/*.tsv"])
@@ -200,6 +203,11 @@ def _judgements(place: Path, split: str, way_out: str) -> Path:
     """The judgements of a split, if it is one that is there."""
     check_name("split", split)
     path, there = place / "qrels" / f"{split}.tsv", sorted(path.stem for path in (place / "qrels").glob("*.tsv"))
+    if there == ["qrels"] and "query_id" in read_text(place / "qrels" / "qrels.tsv").split("\n", 1)[0]:
+        subset, home = place.absolute().name, str(place.absolute().parent)
+        raise ValueError(
+            f"{place} has the layout of MixBench, not that of BEIR: load it with load_mixbench({subset!r}, {home!r})"
+        )
     if there and split not in there and not Path(f"{path}.gz").is_file():
         raise ValueError(f"split must be one of {', '.join(map(repr, there))}, which {place} holds; got {split!r}")
     check_files([path], way_out)
@@ -243,12 +251,9 @@ def _queries(path: Path, judged: Path) -> tuple[dict[str, str], int]:
     return kept, len(found) - len(kept)
 
 
-def _check_counts(name: str, place: Path, split: str, qrels: Sequence[Mapping[int, float]], n_documents: int) -> None:
-    """The counts of a known dataset are those published; of another one they are not known."""
-    if name not in PUBLISHED:
-        return
-    known = PUBLISHED[name]
-    counts = {"documents": (n_documents, [known.n_documents])}
+def _check_judged(known: _Published, place: Path, split: str, qrels: Sequence[Mapping[int, float]]) -> None:
+    """The queries and judgements of a known dataset are as many as published."""
+    counts = {}
     if split in known.n_queries:
         counts[f"queries of the split {split!r}"] = len(qrels), [known.n_queries[split]]
     if split == "test":

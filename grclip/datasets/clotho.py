@@ -16,8 +16,9 @@ from scipy.io import wavfile
 from grclip._validation import check_flag, check_k
 from grclip.datasets._counts import check_published
 from grclip.datasets._dataset import Dataset, described
-from grclip.datasets._files import Media, check_files, id_of, read_table, rows_of, text_of
+from grclip.datasets._files import id_of, read_table, rows_of, text_of
 from grclip.datasets._pairs import check_pairs, one_line, pairs
+from grclip.datasets._places import Media, check_files, folder_at, unpacking
 from grclip.datasets._writing import new_folder, required_file_at, splits_of, write_file, write_table
 from grclip.items import Items, SearchTask
 
@@ -80,7 +81,8 @@ def load_clotho(
     Notes
     -----
     The folder holds ``clotho_captions_{split}.csv`` (``file_name``, ``caption_1``, ..., ``caption_5``) and the sounds
-    in ``{split}`` or ``clotho_audio_{split}``, as https://zenodo.org/records/4783391 has them. No sound is opened.
+    in ``{split}``, ``clotho_audio_{split}`` or ``clotho_audio_{split}/{split}``, as
+    https://zenodo.org/records/4783391 has them. No sound is opened.
 
     The paper has 1,046 pairs, which is the size of the validation split of version 2.0; in version 2.1 that split has
     1,045 sounds, as the evaluation split has. The development split has 3,840 or 3,839; the sounds of either version
@@ -110,8 +112,8 @@ def load_clotho(
     _check_split(split)
     _check_captions(query_caption, text_caption)
     check_flag("check_counts", check_counts)
-    place, columns = Path(folder), [f"caption_{number}" for number in (query_caption, text_caption)]
-    media, home = _sounds(place, split)
+    place, columns = folder_at(folder), [f"caption_{number}" for number in (query_caption, text_caption)]
+    media, home = _sounds(place, split, check_counts)
     places, captions, paths = [], [], []
     for where, row in read_table(place / f"clotho_captions_{split}.csv", ["file_name", *columns]):
         places.append((where, id_of(row, "file_name", where)))
@@ -142,17 +144,19 @@ def _check_captions(query_caption: int, text_caption: int) -> None:
         raise ValueError(f"query_caption and text_caption are both {query_caption}: every query would be its own text")
 
 
-def _sounds(place: Path, split: str) -> tuple[Media, str]:
+def _sounds(place: Path, split: str, published: bool) -> tuple[Media, str]:
     """The sounds of a split, and the folder that they lie in."""
     way_out = (
         f"get clotho_captions_{split}.csv and clotho_audio_{split}.7z from {SOURCE}, and unpack them in {place}, so "
         f"that the sounds lie in {place / split}"
     )
-    check_files([place / f"clotho_captions_{split}.csv"], way_out)
-    homes = [name for name in (split, f"clotho_audio_{split}") if (place / name).is_dir()]
+    check_files([place / f"clotho_captions_{split}.csv"], way_out if published else None)
+    archive = f"clotho_audio_{split}"
+    homes = [name for name in (split, f"{archive}/{split}", archive) if (place / name).is_dir()]
     if not homes:
-        raise FileNotFoundError(f"{place} has neither a folder {split} nor clotho_audio_{split}; {way_out}")
-    return Media(place, "sound", way_out), homes[0]
+        way_out = unpacking([place / split, place / archive]) or way_out
+        raise FileNotFoundError(f"{place} has neither a folder {split} nor {archive}; {way_out}")
+    return Media(place, "sound", way_out if published else None), homes[0]
 
 
 def _caption(row: Mapping[str, Any], column: str, where: str) -> str:

@@ -16,19 +16,9 @@ from grclip._optional import optional_import
 from grclip._validation import check_flag
 from grclip.datasets._counts import check_published
 from grclip.datasets._dataset import Dataset, described
-from grclip.datasets._files import (
-    Media,
-    check_keys,
-    counted,
-    id_of,
-    is_pointer,
-    pointer_error,
-    read_qrels,
-    read_records,
-    rows_of,
-    text_of,
-)
+from grclip.datasets._files import check_keys, counted, id_of, read_qrels, read_records, rows_of, text_of
 from grclip.datasets._hub import by_hand, hub_folder
+from grclip.datasets._places import Media, check_files, folder_at, is_pointer, pointer_error
 from grclip.items import Items, SearchTask
 
 REPOSITORIES = {2025: "mixed-modality-search/MixBench25", 2026: "mixed-modality-search/MixBench2026"}
@@ -149,18 +139,20 @@ def load_mixbench(
         raise ValueError(f"revision={revision!r} is of the hub, and not used with a root; leave one of them out")
     commit = REVISIONS[edition] if revision is None else revision
     names = [f"{name}{SUFFIXES[edition]}" for name in ("queries", CORPORA[corpus])]
-    home = _download(subset, commit, edition, names) if root is None else Path(root)
-    way_out = _way_out(root, edition)
+    home = _download(subset, commit, edition, names) if root is None else folder_at(root)
+    way_out = _way_out(root, edition, check_counts)
     folder = _complete(home, subset, edition, names, way_out)
     media = Media(folder, "image", way_out)
     read = _read_lines if edition == 2025 else _read_parquet
     queries, query_rows = _side(folder / names[0], "query_id", read(folder / names[0], "query_id", media))
     documents, rows = _side(folder / names[1], "corpus_id", read(folder / names[1], "corpus_id", media))
     media.check()
-    qrels = read_qrels(_qrels(folder, subset, edition), QRELS, query_rows, rows)
     task = SearchTask(queries, documents)
+    if check_counts:  # before the judgements, which are not at fault where a row is lacking
+        _check_counts(folder, subset, task, _kinds(subset, edition, corpus))
+    qrels = read_qrels(_qrels(folder, subset, edition), QRELS, query_rows, rows)
     if check_counts:
-        _check_counts(folder, subset, task, qrels, _kinds(subset, edition, corpus))
+        check_published(folder, subset, {"judgements": (sum(map(len, qrels)), [len(task)])})
     name = f"MixBench {edition}, {subset}, {corpus} corpus"
     place = f"revision {commit}" if root is None else f"read from {folder}"
     source = f"https://huggingface.co/datasets/{REPOSITORIES[edition]}, {place}"
@@ -186,24 +178,36 @@ def _download(subset: str, commit: str, edition: int, names: Sequence[str]) -> P
     return hub_folder(REPOSITORIES[edition], commit, [f"{subset}/{name}" for name in (*names, *more)])
 
 
-def _complete(root: Path, subset: str, edition: int, names: Sequence[str], way_out: str) -> Path:
+def _complete(root: Path, subset: str, edition: int, names: Sequence[str], way_out: str | None) -> Path:
     """The folder of a subset, if its files are there."""
     folder, other = root / subset, next(each for each in SUFFIXES if each != edition)
     files = [folder / name for name in (*names, *(["qrels/qrels.tsv"] if edition == 2025 else []))]
-    lacking = [file for file in files if not file.is_file()]
+    reason = None
     if (folder / f"queries{SUFFIXES[other]}").is_file() and not (folder / names[0]).is_file():
-        way_out = f"that folder holds the other edition: edition={other}"
+        reason = f"that folder holds the other edition: edition={other}"
     elif not folder.is_dir() and (root / names[0]).is_file():
-        way_out = f"root is the folder that holds {subset}, not that one itself"
-    if lacking:
-        raise FileNotFoundError(f"{' and '.join(map(str, lacking))}: no such file; {way_out}")
+        reason = f"root is the folder that holds {subset}, not that one itself"
+    elif not folder.is_dir():
+        reason = _elsewhere(root, subset)
+    check_files(files, way_out, reason)
     return folder
 
 
-def _way_out(root: Any, edition: int) -> str:
-    """What to do when files are missing."""
+def _elsewhere(root: Path, subset: str) -> str | None:
+    """Where the folder of a subset is under another name, or one level deeper."""
+    for place in root.glob("*"):
+        if place.name.casefold() == subset.casefold() and place.is_dir():
+            return f"there is {place}: rename it to {subset}"
+    deeper = next((place for place in root.glob(f"*/{subset}") if place.is_dir()), None)
+    return None if deeper is None else f"there is {deeper}: give root={str(deeper.parent)!r}"
+
+
+def _way_out(root: Any, edition: int, published: bool) -> str | None:
+    """What to do when files are missing; None where they are the user's own."""
     if root is None:
         return "the download was not finished: load it again while connected, and it goes on where it stopped"
+    if not published:
+        return None
     return f"{by_hand(REPOSITORIES[edition], REVISIONS[edition])} as root, or leave root out to download it"
 
 
@@ -280,15 +284,12 @@ def _kinds(subset: str, edition: int, corpus: str) -> Mapping[str, int]:
     return KINDS[subset] if edition == 2025 else {}
 
 
-def _check_counts(
-    folder: Path, subset: str, task: SearchTask, qrels: Sequence[Mapping[int, float]], kinds: Mapping[str, int]
-) -> None:
-    """All counts are those published: those of parts tell of keys that were not read."""
+def _check_counts(folder: Path, subset: str, task: SearchTask, kinds: Mapping[str, int]) -> None:
+    """The counts of rows are those published: those of parts tell of keys that were not read."""
     n_queries, n_documents = PUBLISHED[subset]
     counts = {
         "queries": (len(task), [n_queries]),
         "documents": (len(task.corpus), [n_documents]),
-        "judgements": (sum(map(len, qrels)), [n_queries]),
     }
     for role in ROLES["query_id"] if subset == "OVEN" else ROLES["query_id"][:1]:
         lacking = int(np.count_nonzero(is_missing(task.queries[role]))) if role in task.queries else len(task)

@@ -10,8 +10,9 @@ from pathlib import Path
 from grclip._validation import check_flag
 from grclip.datasets._counts import check_published
 from grclip.datasets._dataset import Dataset, described
-from grclip.datasets._files import Media, check_files, counted, read_text, rows_of
+from grclip.datasets._files import counted, read_text, rows_of
 from grclip.datasets._pairs import pairs
+from grclip.datasets._places import Media, check_files, folder_at
 from grclip.items import Items, SearchTask
 
 CAPTIONS, CLIPS, MAPPING = "AllVideoDescriptions.txt", "YouTubeClips", "youtube_mapping.txt"
@@ -92,12 +93,12 @@ def load_msvd(folder: str | os.PathLike[str], split: str = "test", *, check_coun
     """
     check_split(split)
     check_flag("check_counts", check_counts)
-    place = Path(folder)
+    place = folder_at(folder)
     way_out = f"get {CAPTIONS} and YouTubeClips.tar from {SOURCE}, and unpack them in {place}"
-    check_files([place / CAPTIONS], way_out)
+    check_files([place / CAPTIONS], way_out if check_counts else None)
     captions = _captions(place / CAPTIONS)
     listed = _listed(place, split, captions)
-    media = Media(place, "video", way_out)
+    media = Media(place, "video", way_out if check_counts else None)
     paths = [media.path(f"{clip}.avi", where, CLIPS) for where, clip in listed]
     names = list(rows_of(listed))
     if check_counts and split != "all":
@@ -149,6 +150,11 @@ def _listed(place: Path, split: str, captions: Mapping[str, Sequence[tuple[str, 
             f"{MAPPING}, lines of a name and vidN; or take all clips with split='all'"
         )
     listed = _mapped(path, split) if path.name == MAPPING else _named(path)
+    if not listed and path.name == MAPPING:
+        numbers = SPLITS[split]
+        raise ValueError(
+            f"{path} has no clip of the split {split!r}, whose clips are vid{numbers[0]} to vid{numbers[-1]}"
+        )
     if not listed:
         raise ValueError(f"{path} is empty: there is no clip of the split {split!r} in it")
     for where, clip in listed:

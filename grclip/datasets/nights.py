@@ -13,18 +13,9 @@ from sklearn.utils import check_random_state
 from grclip._validation import check_flag, check_k
 from grclip.datasets._counts import check_published
 from grclip.datasets._dataset import Dataset, described
-from grclip.datasets._files import (
-    Media,
-    check_files,
-    check_name,
-    counted,
-    id_of,
-    read_records,
-    read_table,
-    rows_of,
-    text_of,
-)
+from grclip.datasets._files import counted, id_of, read_records, read_table, rows_of, text_of
 from grclip.datasets._pairs import check_pairs, one_line, pairs
+from grclip.datasets._places import Media, check_files, check_name, folder_at
 from grclip.datasets._writing import new_folder, required_file_at, splits_of, write_file, write_table
 from grclip.items import Items, SearchTask
 
@@ -129,15 +120,15 @@ def load_nights(
     Items(n=2, text=2, image=2)
     """
     check_flag("check_counts", check_counts)
-    place = Path(folder)
+    place = folder_at(folder)
     way_out = f"get https://data.csail.mit.edu/nights/nights.zip, and unpack it so that {place} holds data.csv and ref"
-    check_files([place / "data.csv"], way_out)
+    check_files([place / "data.csv"], way_out if check_counts else None)
     rows = _rows(place / "data.csv", with_prompt=titles is None)
     if check_counts:
         check_published(place / "data.csv", "NIGHTS", {"triplets": (len(rows), [N_TRIPLETS])})
     found, left_out = _triplets(place / "data.csv", rows, split)
     triplets = found if n is None else _drawn(found, n, random_state)
-    media = Media(place, "image", way_out)
+    media = Media(place, "image", way_out if check_counts else None)
     queries = [media.path(each.reference, each.where) for each in triplets]
     documents = [media.path(each.alike, each.where) for each in triplets]
     media.check()
@@ -201,7 +192,7 @@ def _texts(triplets: Sequence[_Triplet], titles: Any) -> list[str]:
     elif isinstance(titles, Mapping):
         found, what = {str(each): title for each, title in titles.items()}, "title in titles"
     elif isinstance(titles, str | os.PathLike):
-        found, what = _read_titles(Path(titles)), f"title in {titles}"
+        found, what = _read_titles(folder_at(titles)), f"title in {titles}"
     else:
         raise TypeError(f"titles must be a path, or a dict of id to str; got {type(titles).__name__}")
     texts = {each.id: found.get(each.id) for each in triplets}

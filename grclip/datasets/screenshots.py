@@ -20,6 +20,7 @@ from grclip._columns import is_raw
 from grclip._optional import optional_import
 from grclip._validation import few, warn
 from grclip.datasets._layout import Face, Page, compose, margin_of
+from grclip.datasets._places import folder_at
 from grclip.items import MODALITIES, Items
 
 EDITION = 1
@@ -297,7 +298,7 @@ def _draw(page: Page) -> Any:
 
 def _folder(folder: Any) -> Path:
     """The folder for the pages, made if it is not there."""
-    path = Path(folder)
+    path = folder_at(folder)
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"folder {str(path)!r} is a file; pages are written to a folder")
     path.mkdir(parents=True, exist_ok=True)
