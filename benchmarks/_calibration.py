@@ -107,11 +107,13 @@ def trained(data: Data, asked: str) -> Calibration:
     """
     there = training_subsets(data.arguments.root)
     texts = [subset for subset in there if subset != "OVEN"]
-    further, lacking = further_queries(data, -(-N_CALIBRATION // (len(texts) + 1))) if asked == "query" else ([], [])
+    further, lacking = further_queries(data, -(-N_CALIBRATION // (len(texts) + 1)))
     n_queries, n_documents = -(-N_CALIBRATION // (len(texts) + len(further) or 1)), -(-N_CALIBRATION // len(there))
     sources = [data.training(each, N_OVEN if each == "OVEN" else n_queries, n_documents) for each in there]
-    lacking += [f"{TRAIN}/{subset}" for subset in SUBSETS if subset not in there]
-    return Calibration(sources, asked, further, lacking=lacking)
+    absent = [f"{TRAIN}/{subset}" for subset in SUBSETS if subset not in there]
+    if asked != "query":
+        return Calibration(sources, asked, lacking=absent)
+    return Calibration(sources, asked, further, lacking=[*lacking, *absent])
 
 
 def training_subsets(root: Path | None) -> list[str]:

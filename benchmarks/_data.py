@@ -70,7 +70,7 @@ class Data:
         root, corpus = self.arguments.root / TRAIN, "mixed" if self.is_joint else "full"
         n = 3 * n_documents if self.is_joint else n_documents
         return self.made(
-            f"{TRAIN}/{subset} ({n_queries}, {n})",
+            f"{TRAIN}/{subset}",
             lambda: sampled(load_mixbench(subset, root, corpus=corpus, check_counts=False), n_queries, n),
         )
 
