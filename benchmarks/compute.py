@@ -49,7 +49,7 @@ SHIFT = 4
 """Operations on each number of a part: squared and added up for the norm, divided by it, less the mean."""
 
 FUSE = 4
-"""Then: squared and added up to see which parts there are, times alpha, plus the others."""
+"""Then: squared and added up to see which parts there are, times alpha, plus the others (which the first spares)."""
 
 RESCALE = 3
 """And on each number of the sum: squared and added up, times the inverse of norm and spread."""
@@ -147,7 +147,7 @@ def verdict(table: Mapping[str, Mapping[str, float]], claim: float = CLAIM) -> l
 
 def calibration_flops(n_parts: int, width: int) -> int:
     """Operations to subtract means, fuse, normalise and divide by the spread: one document of so many parts."""
-    return (n_parts * (SHIFT + FUSE) + RESCALE) * width
+    return (n_parts * (SHIFT + FUSE) - 1 + RESCALE) * width
 
 
 def learning_flops(width: int, rows: int = ROWS, sample: int = SAMPLE) -> int:

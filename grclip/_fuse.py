@@ -11,7 +11,6 @@ from functools import reduce
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from grclip._kernels import Array, dtype_of, empty_like, fuse_rows, kind_codes, norm_limits
 from grclip._validation import check_same_place, check_values, few, warn_zero_rows
@@ -83,17 +82,19 @@ def fuse_parts(
     norms, fused = fuse_rows(columns, weights, lengths, out=out)
     for (role, part), norm in zip(parts.items(), norms, strict=True):
         check_values(f"role {role!r}" if role else "X", part, norm, allow_missing=bool(role))
-    _check_kinds(tuple(parts), kind_codes(norms), lengths, no_length)
+    _check_kinds(tuple(parts), kind_codes([norm.cpu() for norm in norms]).numpy(), lengths, no_length)
     if not quiet:
-        warn_zero_rows({"fused parts": torch.nonzero(fused < norm_limits(fused.dtype)[0]).flatten().cpu().numpy()})
+        warn_zero_rows({"fused parts": np.flatnonzero(fused.cpu().numpy() < norm_limits(fused.dtype)[0])})
     return out
 
 
-def _check_kinds(roles: tuple[str, ...], codes: Tensor, lengths: NDArray[np.float64], no_length: str) -> None:
+def _check_kinds(
+    roles: tuple[str, ...], codes: NDArray[np.int64], lengths: NDArray[np.float64], no_length: str
+) -> None:
     """Rows without any part, and of kinds without a length, are errors."""
-    for code in torch.unique(codes).tolist():
+    for code in np.unique(codes).tolist():
         if code == 0 or np.isnan(lengths[code]):
-            rows = few(torch.nonzero(codes == code).flatten().cpu().numpy())
+            rows = few(np.flatnonzero(codes == code))
             if code == 0:
                 listed = ", ".join(map(repr, roles))
                 raise ValueError(f"no part at all in {rows} (roles {listed}); leave them out: items[items.kinds != '']")

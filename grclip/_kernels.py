@@ -8,6 +8,7 @@ Validation happens before (structure) or after (values, from the norms that a pa
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +17,10 @@ from torch import Tensor
 
 Array = NDArray | Tensor
 
-_CPU_BLOCK = 2**19  # numbers in a block: 1,024 rows of 512, 2 MB of float32
+_CPU_BLOCK = 2**21  # numbers in a block that is worked on in scratch: 4,096 rows of 512, 8 MB of float32
+_STREAM_BLOCK = 2**24  # and in one that is not; the fewer blocks, the less threads wait for one another
 _GPU_BLOCK = 2**25
+_PIECES = 8  # of a block, whose weighted sums are taken at once: one vector times one matrix keeps one thread busy
 
 
 class _Writable:
@@ -73,9 +76,10 @@ def as_tensor(x: Array) -> Tensor:
     return torch.from_numpy(x)
 
 
-def block_rows(x: Array) -> int:
-    """How many rows of x stay in cache, or, on a GPU, are worth a launch."""
-    numbers = _GPU_BLOCK if isinstance(x, Tensor) and x.is_cuda else _CPU_BLOCK
+def block_rows(x: Array, *, scratch: bool = True) -> int:
+    """How many rows of x stay in cache with their scratch, or, on a GPU, are worth a launch."""
+    on_gpu = isinstance(x, Tensor) and x.is_cuda
+    numbers = _GPU_BLOCK if on_gpu else _CPU_BLOCK if scratch else _STREAM_BLOCK
     return max(1, numbers // x.shape[1])
 
 
@@ -102,8 +106,15 @@ def device_of(x: Array) -> torch.device:
 
 
 def empty_like(x: Array, dtype: torch.dtype) -> Array:
-    """An uninitialised array of the shape, library and device of x."""
-    out = torch.empty(tuple(x.shape), dtype=dtype, device=device_of(x))
+    """An uninitialised array of the shape, library and device of x.
+
+    NumPy asks the system for large pages, torch does not: first writing to 400 MB in small ones takes as long as
+    several copies of it.
+    """
+    if device_of(x).type != "cpu":
+        return torch.empty(tuple(x.shape), dtype=dtype, device=device_of(x))
+    memory = np.empty((x.shape[0], x.shape[1] * dtype.itemsize), dtype=np.uint8)
+    out = torch.from_numpy(memory).view(dtype)
     return out if isinstance(x, Tensor) else out.numpy()
 
 
@@ -121,8 +132,8 @@ def _inverse(norms: Tensor, smallest: float) -> Tensor:
 def row_norms(x: Array) -> Tensor:
     """L2 norms of the rows, (n,); NaN for a row that holds a NaN."""
     norms = torch.empty(x.shape[0], dtype=compute_dtype(dtype_of(x)), device=device_of(x))
-    for rows in row_blocks(x):
-        norms[rows] = torch.linalg.vector_norm(as_tensor(x[rows]).to(norms.dtype), dim=1)
+    for rows in row_blocks(x, block_rows(x, scratch=dtype_of(x) != norms.dtype)):
+        torch.linalg.vector_norm(as_tensor(x[rows]).to(norms.dtype), dim=1, out=norms[rows])
     return norms
 
 
@@ -135,38 +146,68 @@ def missing_rows(x: Array) -> NDArray[np.bool_]:
 def sum_rows(x: Array, *, normalize: bool) -> tuple[NDArray[np.float64], Tensor]:
     """Sum of the (unit) rows in float64, (d,), and the norms of the rows, (n,). Rows without direction add nothing."""
     smallest, _ = norm_limits(dtype_of(x))
-    total = torch.zeros(x.shape[1], dtype=torch.float64, device=device_of(x))
-    norms = torch.empty(x.shape[0], dtype=torch.float64, device=device_of(x))
-    scratch = torch.empty((min(block_rows(x), x.shape[0]), x.shape[1]), dtype=torch.float64, device=device_of(x))
+    height = -(-min(block_rows(x), x.shape[0]) // _PIECES)
+    kind: dict[str, Any] = {"dtype": torch.float64, "device": device_of(x)}
+    total, norms = torch.zeros(x.shape[1], **kind), torch.empty(x.shape[0], **kind)
+    scratch = torch.zeros((_PIECES, height, x.shape[1]), **kind)
+    factors = torch.empty((_PIECES, 1, height), **kind)
     for rows in row_blocks(x):
-        block = scratch[: rows.stop - rows.start].copy_(as_tensor(x[rows]))
-        norms[rows] = torch.linalg.vector_norm(block, dim=1)
+        n = rows.stop - rows.start
+        block = scratch.view(-1, x.shape[1])[:n].copy_(as_tensor(x[rows]))
+        torch.linalg.vector_norm(block, dim=1, out=norms[rows])
         usable = norms[rows] >= smallest
         if not usable.all():  # 0 * NaN is NaN
             block.masked_fill_(~usable[:, None], 0)
-        total += (_inverse(norms[rows], smallest) if normalize else usable.to(torch.float64)) @ block
+        factors.view(-1)[:n] = _inverse(norms[rows], smallest) if normalize else usable
+        factors.view(-1)[n:] = 0  # what an earlier block left
+        total += torch.bmm(factors, scratch).sum(dim=(0, 1))
     return total.cpu().numpy(), norms
 
 
-def shift_rows(x: Array, shift: NDArray[np.float64], *, normalize: bool, keep_zeros: bool = True, out: Array) -> Tensor:
+def shift_rows(
+    x: Array,
+    shift: NDArray[np.float64],
+    *,
+    normalize: bool,
+    keep_zeros: bool = True,
+    norms: Tensor | None = None,
+    out: Array,
+) -> Tensor:
     """Write (unit) rows plus `shift` into `out`, which may be x itself; return the norms of the rows, (n,).
 
-    Missing rows stay NaN throughout, and with `keep_zeros` rows without direction stay zero.
+    Missing rows stay NaN throughout, and with `keep_zeros` rows without direction stay zero. `norms`, where they are
+    known, save half of the reading.
     """
     smallest, _ = norm_limits(dtype_of(x))
-    norms = torch.empty(x.shape[0], dtype=compute_dtype(dtype_of(x)), device=device_of(x))
-    shift_ = torch.as_tensor(shift, dtype=norms.dtype, device=norms.device)
-    for rows in row_blocks(x):
-        block, target = as_tensor(x[rows]).to(norms.dtype), as_tensor(out[rows])
-        norms[rows] = torch.linalg.vector_norm(block, dim=1)
-        factor = _inverse(norms[rows], smallest) if normalize else torch.ones_like(norms[rows])
-        if target.dtype == norms.dtype:
-            torch.addcmul(shift_, block, factor[:, None], out=target)
+    dtype, known = compute_dtype(dtype_of(x)), norms is not None
+    if norms is None:
+        norms = torch.empty(x.shape[0], dtype=dtype, device=device_of(x))
+    shift_ = torch.as_tensor(shift, dtype=dtype, device=norms.device)
+    scratch = _scratch(x, dtype, out)
+    for rows in row_blocks(x, block_rows(x, scratch=scratch is not None)):
+        block, target = as_tensor(x[rows]), as_tensor(out[rows])
+        result = target if scratch is None else scratch[: len(target)]
+        if block.dtype != dtype:
+            block = result.copy_(block)
+        if not known:
+            torch.linalg.vector_norm(block, dim=1, out=norms[rows])
+        if normalize:
+            torch.addcmul(shift_, block, _inverse(norms[rows], smallest)[:, None], out=result)
         else:
-            target.copy_(torch.addcmul(shift_, block, factor[:, None]))
+            torch.add(block, shift_, out=result)
+        if scratch is not None:
+            target.copy_(result)
     if keep_zeros:
-        as_tensor(out)[norms < smallest] = 0
+        zero = torch.from_numpy(np.flatnonzero(norms.cpu().numpy() < smallest))
+        as_tensor(out).index_fill_(0, zero.to(norms.device), 0)  # a mask would visit every number
     return norms
+
+
+def _scratch(x: Array, dtype: torch.dtype, out: Array) -> Tensor | None:
+    """Room for the results of a block, where `out` is of another dtype and cannot take them itself."""
+    if dtype_of(out) == dtype:
+        return None
+    return torch.empty((min(block_rows(x), x.shape[0]), x.shape[1]), dtype=dtype, device=device_of(x))
 
 
 def kind_codes(norms: list[Tensor]) -> Tensor:
@@ -187,15 +228,21 @@ def fuse_rows(
     weights_, scales_ = (torch.as_tensor(table, dtype=dtype, device=device) for table in (weights, scales))
     norms = [torch.empty(out.shape[0], dtype=dtype, device=device) for _ in parts]
     lengths = torch.empty(out.shape[0], dtype=dtype, device=device)
+    sums = _scratch(out, dtype, out)
+    term = torch.empty((min(block_rows(out), out.shape[0]), out.shape[1]), dtype=dtype, device=device)
     for rows in row_blocks(out):
-        blocks = [as_tensor(part[rows]).to(dtype) for part in parts]
+        blocks, target = [as_tensor(part[rows]).to(dtype) for part in parts], as_tensor(out[rows])
+        total, present = target if sums is None else sums[: len(target)], term[: len(target)]
         for norm, block in zip(norms, blocks, strict=True):
-            norm[rows] = torch.linalg.vector_norm(block, dim=1)
+            torch.linalg.vector_norm(block, dim=1, out=norm[rows])
         kinds = kind_codes([norm[rows] for norm in norms])
-        total = torch.zeros_like(blocks[0])
-        for r, block in enumerate(blocks):
-            total += torch.where(norms[r][rows].isnan()[:, None], 0, block) * weights_[kinds, r, None]
-        lengths[rows] = torch.linalg.vector_norm(total, dim=1)
-        total *= (_inverse(lengths[rows], smallest) * scales_[kinds])[:, None]
-        as_tensor(out[rows]).copy_(total)
+        shares = weights_[kinds]
+        # A missing part weighs nothing, but 0 * NaN is NaN. Inf is not fused either: its norm tells the caller.
+        torch.nan_to_num(blocks[0], out=total).mul_(shares[:, :1])
+        for r, block in enumerate(blocks[1:], start=1):
+            total.addcmul_(torch.nan_to_num(block, out=present), shares[:, r, None])
+        torch.linalg.vector_norm(total, dim=1, out=lengths[rows])
+        total.mul_((_inverse(lengths[rows], smallest) * scales_[kinds])[:, None])
+        if total is not target:
+            target.copy_(total)
     return norms, lengths

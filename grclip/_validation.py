@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from numbers import Integral, Real
 from typing import Any
 
@@ -137,8 +139,9 @@ def check_values(name: str, x: Array, norms: Tensor, *, allow_missing: bool) -> 
     square overflows are errors.
     """
     smallest, largest = norm_limits(dtype_of(x))
-    zero = torch.nonzero(norms < smallest).flatten().cpu().numpy()
-    suspect = torch.nonzero(~(norms <= largest)).flatten()
+    lengths = norms.cpu().numpy()  # where one thread does, all need not wait for one another
+    zero = np.flatnonzero(lengths < smallest)
+    suspect = torch.from_numpy(np.flatnonzero(~(lengths <= largest))).to(norms.device)
     broken, infinite, huge = _sort_out(x, suspect, allow_missing=allow_missing)
     if broken:
         hint = "NaN beside numbers" if allow_missing else "NaN"
@@ -159,6 +162,8 @@ def _sort_out(x: Array, suspect: Tensor, *, allow_missing: bool) -> tuple[list[i
     for rows in suspect.split(block_rows(x)):
         block = as_tensor(x[rows if isinstance(x, Tensor) else rows.cpu().numpy()])
         nan = torch.isnan(block)
+        if allow_missing and nan.all():
+            continue
         bad = nan.any(dim=1) & ~nan.all(dim=1) if allow_missing else nan.any(dim=1)
         inf = torch.isinf(block).any(dim=1) & ~nan.any(dim=1)
         broken += rows[bad].tolist()
@@ -191,6 +196,8 @@ def check_qrels(qrels: Any, n_queries: int | None = None, n_documents: int | Non
     qrels = list(qrels)  # by position, whatever the labels of a pandas Series
     if n_queries is not None and len(qrels) != n_queries:
         raise ValueError(f"qrels has {len(qrels)} entries, but there are {n_queries} queries; one dict per query")
+    if _are_plain(qrels, n_documents):
+        return qrels
     for query, judged in enumerate(qrels):
         if not isinstance(judged, Mapping):
             raise TypeError(f"qrels[{query}] is {judged!r}; expected a dict {{document row: grade}}")
@@ -204,6 +211,17 @@ def check_qrels(qrels: Any, n_queries: int | None = None, n_documents: int | Non
             if not isinstance(grade, Real) or not 0 <= float(grade) < np.inf:
                 raise ValueError(f"qrels[{query}][{row}] is {grade!r}; a grade is a finite number, 0 for irrelevant")
     return qrels
+
+
+def _are_plain(qrels: list[Any], n_documents: int | None) -> bool:
+    """Whether all are dicts of ints and numbers in their ranges: a quick look that most qrels pass."""
+    if not set(map(type, qrels)) <= {dict}:
+        return False
+    rows, grades = list(chain.from_iterable(qrels)), list(chain.from_iterable(map(dict.values, qrels)))
+    if not (set(map(type, rows)) <= {int} and set(map(type, grades)) <= {int, float}):
+        return False
+    inside = min(rows, default=0) >= 0 and (n_documents is None or max(rows, default=-1) < n_documents)
+    return inside and min(grades, default=0) >= 0 and all(map(math.isfinite, grades))
 
 
 def check_k(k: Any, n_documents: int | None = None, *, name: str = "k") -> int:

@@ -364,7 +364,7 @@ class ModalityGapRemover(  # type: ignore[call-arg]
         for role, part in parts.items():
             total, norms = sum_rows(part, normalize=self.normalize)
             zero[_name(role)] = _check(role, part, norms)
-            count = len(part) - int(norms.isnan().sum()) - len(zero[_name(role)])
+            count = len(part) - int(np.isnan(norms.cpu().numpy()).sum()) - len(zero[_name(role)])
             if count:
                 means[role], counts[role] = total / count, count
                 if not self.normalize:
@@ -384,10 +384,11 @@ class ModalityGapRemover(  # type: ignore[call-arg]
         # A task's corpus is shared by all its slices, so only what is passed by itself is written to.
         given = {UNNAMED: X} if UNNAMED in parts else X
         in_place = set() if self.copy or isinstance(X, SearchTask) else _writable_roles(parts, given)
-        out, zero = {}, {}
+        out, zero, known = {}, {}, {}
         for role, part in parts.items():
             if role in in_place:
-                out[role], norms = part, row_norms(part)
+                out[role] = part
+                norms = known[role] = row_norms(part)
             else:
                 out[role] = empty_like(part, dtype_of(part))
                 norms = shift_rows(part, shifts[role], normalize=normalize, keep_zeros=sign < 0, out=out[role])
@@ -395,8 +396,8 @@ class ModalityGapRemover(  # type: ignore[call-arg]
         if sign < 0:
             warn_zero_rows(zero)
         self._warn_unknown_encoder(encoder)
-        for role in in_place:  # nothing can fail from here on
-            shift_rows(parts[role], shifts[role], normalize=normalize, keep_zeros=sign < 0, out=parts[role])
+        for role, norms in known.items():  # nothing can fail from here on
+            shift_rows(out[role], shifts[role], normalize=normalize, keep_zeros=sign < 0, norms=norms, out=out[role])
         return out[UNNAMED] if UNNAMED in out else with_parts(X, out)
 
     def _parts(self, X: Any, *, reset: bool) -> dict[str, Array]:

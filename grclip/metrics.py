@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -274,25 +275,35 @@ def _grades(qrels: Qrels, ranking: Any, k: int) -> tuple[list[Mapping[int, float
     qrels = check_qrels(qrels, len(ranking))
     if not qrels:
         raise ValueError("qrels and ranking are empty; expected at least one query")
-    grades = []
-    for query, (judged, line) in enumerate(zip(qrels, ranking, strict=True)):
-        rows = np.asarray(line)
-        if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
-            raise ValueError(f"ranking[{query}] is {line!r}; expected document rows, best first")
-        found = rows[:k].tolist()
-        if min(found, default=0) < -1:
-            raise ValueError(f"ranking[{query}] holds {min(found)}; expected document rows from 0, or -1 for none")
-        if len(set(found) - {-1}) < len(found) - found.count(-1):
-            raise ValueError(f"ranking[{query}] holds a document twice: {found}")
-        grades.append([judged.get(row, 0) for row in found])
-    return qrels, _padded(grades)
+    found = _first_rows(ranking, k)
+    ordered = np.sort(found, axis=1)
+    twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
+    low = found.min(axis=1, initial=0) < -1
+    for query in np.flatnonzero(twice | low)[:1].tolist():
+        line = np.asarray(ranking[query])[:k].tolist()
+        if low[query]:
+            raise ValueError(f"ranking[{query}] holds {min(line)}; expected document rows from 0, or -1 for none")
+        raise ValueError(f"ranking[{query}] holds a document twice: {line}")
+    grades = [judged.get(row, 0) for judged, line in zip(qrels, found.tolist(), strict=True) for row in line]
+    return qrels, np.array(grades, dtype=np.float64).reshape(found.shape)
 
 
-def _padded(lines: Sequence[Sequence[float]]) -> NDArray[np.float64]:
-    """Lines of unequal length as an array, filled up with zeros to at least one column."""
-    array = np.zeros((len(lines), max(1, *map(len, lines))))
-    for row, line in zip(array, lines, strict=True):
-        row[: len(line)] = line
+def _first_rows(ranking: Any, k: int) -> NDArray[np.intp]:
+    """The first k rows of each line, (n_queries, k or fewer, at least 1), -1 where a line is shorter."""
+    if not (isinstance(ranking, np.ndarray) and ranking.ndim == 2 and ranking.dtype.kind in "iu" and ranking.size):
+        lines = [np.asarray(line) for line in ranking]
+        for query, rows in enumerate(lines):
+            if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+                raise ValueError(f"ranking[{query}] is {ranking[query]!r}; expected document rows, best first")
+        ranking = _padded([rows[:k].tolist() for rows in lines], fill=-1, dtype=np.intp)
+    return ranking[:, :k].astype(np.intp)
+
+
+def _padded(lines: Sequence[Sequence[float]], fill: float = 0, dtype: type = np.float64) -> NDArray:
+    """Lines of unequal length as an array, filled up to at least one column."""
+    lengths = np.array([len(line) for line in lines])
+    array = np.full((len(lines), max(1, lengths.max())), fill, dtype=dtype)
+    array[np.arange(array.shape[1]) < lengths[:, None]] = list(chain.from_iterable(lines))
     return array
 
 

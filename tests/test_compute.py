@@ -160,7 +160,18 @@ def test_the_verdict_names_the_ratio_nearest_to_the_claim():
     assert third.startswith("Nearest to 75: b / CLIP 70.0; c / CLIP 300.0; a / CLIP")
 
 
-OPERATIONS = {"mul": 1, "mul_": 1, "add": 1, "add_": 1, "sub": 1, "addcmul": 2, "mm": 2, "linalg_vector_norm": 2}
+OPERATIONS = {
+    "mul": 1,
+    "mul_": 1,
+    "add": 1,
+    "add_": 1,
+    "sub": 1,
+    "addcmul": 2,
+    "addcmul_": 2,
+    "mm": 2,
+    "bmm": 2,
+    "linalg_vector_norm": 2,
+}
 
 
 class Arithmetic(TorchDispatchMode):
