@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from grclip import metrics
-from grclip.fusion import MultimodalFuser
+from grclip.fusion import MultimodalFuser, MultimodalFuserCV
 from grclip.gap import ModalityGapRemover
 from grclip.items import Items, SearchTask
 from grclip.search import ExactRetriever
@@ -20,6 +20,7 @@ __all__ = [
     "Items",
     "ModalityGapRemover",
     "MultimodalFuser",
+    "MultimodalFuserCV",
     "SearchTask",
     "__version__",
     "datasets",

@@ -82,15 +82,13 @@ def fuse_parts(
     norms, fused = fuse_rows(columns, weights, lengths, out=out)
     for (role, part), norm in zip(parts.items(), norms, strict=True):
         check_values(f"role {role!r}" if role else "X", part, norm, allow_missing=bool(role))
-    _check_kinds(tuple(parts), kind_codes([norm.cpu() for norm in norms]).numpy(), lengths, no_length)
+    check_kinds(tuple(parts), kind_codes([norm.cpu() for norm in norms]).numpy(), lengths, no_length)
     if not quiet:
         warn_zero_rows({"fused parts": np.flatnonzero(fused.cpu().numpy() < norm_limits(fused.dtype)[0])})
     return out
 
 
-def _check_kinds(
-    roles: tuple[str, ...], codes: NDArray[np.int64], lengths: NDArray[np.float64], no_length: str
-) -> None:
+def check_kinds(roles: tuple[str, ...], codes: NDArray[np.int64], lengths: NDArray[np.float64], no_length: str) -> None:
     """Rows without any part, and of kinds without a length, are errors."""
     for code in np.unique(codes).tolist():
         if code == 0 or np.isnan(lengths[code]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,8 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from grclip._fuse import Kind, fuse_parts, kind_weights, kinds_of, name_kinds
-from grclip._kernels import Array, as_tensor, kind_codes, row_norms
+from grclip._kernels import Array, as_tensor, kind_codes, norm_limits, row_norms
+from grclip._lines import Lines
 from grclip._validation import check_values, warn
 from grclip.items import SearchTask, parts_of
 
@@ -30,38 +32,104 @@ MAX_KINDS = 255
 
 
 def document_spreads(
-    task: SearchTask, qrels: Any = None, *, random_state: Any = 0, **options: Any
+    task: SearchTask, qrels: Any = None, *, random_state: Any = 0, quiet: bool = False, **options: Any
 ) -> tuple[dict[Kind, float], set[Kind]]:
     """Standard deviation of the similarities of unrelated queries and documents, by kind of document.
 
     The kinds are every set of roles found together in the corpus and every subset of it: a document that has a text
     and an image also tells how a text alone, and an image alone, would score. `options` are those of kind_weights.
-    Returns the kinds of the queries too: to a picture, images are what texts are to a text.
+    Returns the kinds of the queries too: to a picture, images are what texts are to a text. `quiet` leaves warnings
+    unsaid.
     """
-    rng = check_random_state(random_state)
     query_parts, parts = parts_of(task.queries), parts_of(task.corpus)
-    query_codes, codes = _codes(query_parts), _codes(parts)
-    query_kinds = {kinds_of(tuple(query_parts))[code] for code in np.unique(query_codes).tolist() if code}
-    if len(query_kinds) > 1:
+    query_kinds, asked, samples = _draw(query_parts, parts, random_state)
+    if len(query_kinds) > 1 and not quiet:
         warn(
             f"queries of several kinds ({name_kinds(query_kinds)}) have spreads of their own, and equalize=True "
             "averages them, which fits none: fit one pipeline for each kind of query"
         )
-    asked = sample_rows(np.flatnonzero(query_codes), rng)
-    queries = _unit_rows(query_parts, asked, options)
-    kinds, sums = kinds_of(tuple(parts)), {}
-    for code in _subsets(codes):
-        kind = kinds[code]
-        rows = sample_rows(np.flatnonzero(codes & code == code), rng)
+    queries, sums = _unit_rows(query_parts, asked, options), {}
+    for kind, rows in samples.items():
         documents = _unit_rows({role: part for role, part in parts.items() if role in kind}, rows, options)
         usable = np.outer(queries.any(axis=1), documents.any(axis=1)) & ~relevant_pairs(qrels, asked, rows)
         similarities = (queries @ documents.T)[usable]
         squares = float(similarities.var() * similarities.size) if similarities.size else 0.0
         sums[kind] = (len(rows), similarities.size, squares)
-    return _settle(sums), query_kinds
+    return _settle(sums, quiet=quiet), query_kinds
 
 
-def _settle(sums: Mapping[Kind, tuple[int, int, float]]) -> dict[Kind, float]:
+def spreads_by_alpha(
+    task: SearchTask,
+    qrels: Any,
+    alphas: NDArray[np.float64],
+    *,
+    random_state: Any = 0,
+    modalities: Mapping[str, str] | None = None,
+) -> list[dict[Kind, float]]:
+    """What document_spreads finds for each alpha, without warnings.
+
+    Where queries do not depend on alpha, and no parts cancel, all come from moments of the similarities of queries
+    with both ends of each document.
+    """
+    query_parts, parts = parts_of(task.queries), parts_of(task.corpus)
+    _, asked, samples = _draw(query_parts, parts, copy.deepcopy(random_state))
+    queries = Lines({role: take_float64(part, asked) for role, part in query_parts.items()}, modalities)
+    sums: dict[Kind, Any] = {}
+    for kind, rows in samples.items() if queries.fixed else ():
+        taken = {role: take_float64(part, rows) for role, part in parts.items() if role in kind}
+        sums[kind] = _moments(queries, Lines(taken, modalities), alphas, ~relevant_pairs(qrels, asked, rows))
+    if not sums or None in sums.values():
+        options: dict[str, Any] = {"modalities": modalities, "quiet": True}
+        found = (
+            document_spreads(task, qrels, random_state=copy.deepcopy(random_state), alpha=float(alpha), **options)
+            for alpha in alphas
+        )
+        return [spreads for spreads, _ in found]
+    return [
+        _settle({kind: (len(samples[kind]), int(n[i]), float(s[i])) for kind, (n, s) in sums.items()}, quiet=True)
+        for i in range(len(alphas))
+    ]
+
+
+def _moments(
+    queries: Lines, documents: Lines, alphas: NDArray[np.float64], unrelated: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Pairs, and the sum of their squared deviations, for each alpha; None where lengths are not known well."""
+    values = torch.as_tensor(alphas)
+    norms, errors = documents.norms(values, slice(None), torch.float64)
+    nothing = documents.masses.sum(dim=1) == 0
+    if (errors.isinf() & ~nothing).any():
+        return None
+    asked = _unit(queries.take(slice(None))[0])
+    used = torch.as_tensor(unrelated).double() * asked.any(dim=1, keepdim=True)
+    text, rest = (asked @ end.T for end in documents.take(slice(None)))
+    sums = [(used * x).sum(dim=0) for x in (text, rest, text * text, text * rest, rest * rest)]
+    a, b, scales = values[:, None], 1 - values[:, None], (~nothing).double() / norms.masked_fill(nothing, 1)
+    n = (used.sum(dim=0) * ~nothing).sum().expand(len(values))
+    total = (scales * (a * sums[0] + b * sums[1])).sum(dim=1)
+    squares = (scales**2 * (a**2 * sums[2] + 2 * a * b * sums[3] + b**2 * sums[4])).sum(dim=1)
+    return n.numpy(), (squares - total**2 / n.clamp(min=1)).clamp(min=0).numpy()
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Rows of unit length; rows too short to measure are zero."""
+    norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return torch.where(norms >= norm_limits(x.dtype)[0], x / norms, 0)
+
+
+def _draw(
+    query_parts: Mapping[str, Array], parts: Mapping[str, Array], random_state: Any
+) -> tuple[set[Kind], NDArray[np.intp], dict[Kind, NDArray[np.intp]]]:
+    """The kinds of queries, and the rows that spreads are measured on: queries, and documents by kind."""
+    rng = check_random_state(random_state)
+    query_codes, codes = _codes(query_parts), _codes(parts)
+    query_kinds = {kinds_of(tuple(query_parts))[code] for code in np.unique(query_codes).tolist() if code}
+    asked, kinds = sample_rows(np.flatnonzero(query_codes), rng), kinds_of(tuple(parts))
+    samples = {kinds[code]: sample_rows(np.flatnonzero(codes & code == code), rng) for code in _subsets(codes)}
+    return query_kinds, asked, samples
+
+
+def _settle(sums: Mapping[Kind, tuple[int, int, float]], *, quiet: bool = False) -> dict[Kind, float]:
     """Spreads from (documents, pairs, sum of squared deviations); the pooled one where there are too few."""
     pairs = sum(n for _, n, _ in sums.values())
     pooled = (sum(squares for _, _, squares in sums.values()) / max(pairs, 1)) ** 0.5
@@ -72,7 +140,7 @@ def _settle(sums: Mapping[Kind, tuple[int, int, float]]) -> dict[Kind, float]:
         )
     spreads = {kind: (squares / max(n, 1)) ** 0.5 for kind, (_, n, squares) in sums.items()}
     scarce = [k for k, (rows, n, _) in sums.items() if rows < 2 or n < MIN_PAIRS or spreads[k] < MIN_SPREAD]
-    if scarce:
+    if scarce and not quiet:
         warn(
             f"too few documents to measure the spread of kind {name_kinds(scarce)} "
             f"(2 different documents and {MIN_PAIRS} unrelated pairs are needed): the pooled spread of all kinds is "

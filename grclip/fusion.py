@@ -1,24 +1,29 @@
-"""MultimodalFuser: one vector for each document, and one scale for all kinds of documents."""
+"""MultimodalFuser: one vector for each document, and one scale for all kinds of documents. MultimodalFuserCV: alpha."""
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Mapping
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import check_cv
 from sklearn.utils.validation import check_is_fitted
 
+from grclip._alpha_cv import cross_validate
 from grclip._doc_link import DocLinkMixin
 from grclip._fuse import fuse_parts, kind_weights, kinds_of, name_kinds
 from grclip._kernels import Array, row_norms
+from grclip._measures import Measure, check_measure
 from grclip._spread import document_spreads
 from grclip._validation import (
     check_flag,
+    check_k,
     check_matrix,
     check_qrels,
     check_values,
@@ -168,7 +173,7 @@ class MultimodalFuser(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_o
         sides = (X.queries, X.corpus) if isinstance(X, SearchTask) else (X,)
         for side in sides:
             kind_weights(side.roles, **self._weighting())
-        unknown = [role for role in self.weights or () if not any(role in side for side in sides)]
+        unknown = [role for role in self._weighting()["weights"] or () if not any(role in side for side in sides)]
         if unknown:
             found = ", ".join(repr(role) for side in sides for role in side)
             raise ValueError(f"weights name {', '.join(map(repr, unknown))}, but X has the roles {found}")
@@ -273,11 +278,7 @@ class MultimodalFuser(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_o
     def _check_parameters(self) -> None:
         if not isinstance(self.alpha, Real) or isinstance(self.alpha, bool) or not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must be a number from 0 to 1; got {self.alpha!r}")
-        check_flag("equalize", self.equalize)
-        for name in ("weights", "modalities"):
-            given = getattr(self, name)
-            if given is not None and not isinstance(given, Mapping):
-                raise TypeError(f"{name} must be a dict with a value for each role; got {given!r}")
+        self._check_options("weights", "modalities")
         if self.weights is None:
             return
         for role, weight in self.weights.items():
@@ -288,7 +289,213 @@ class MultimodalFuser(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_o
                 f"weights have nothing above zero: {dict(self.weights)!r}; give at least one role a weight"
             )
 
+    def _check_options(self, *by_role: str) -> None:
+        check_flag("equalize", self.equalize)
+        for name in by_role:
+            given = getattr(self, name)
+            if given is not None and not isinstance(given, Mapping):
+                raise TypeError(f"{name} must be a dict with a value for each role; got {given!r}")
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32", "float16"]
+        return tags
+
+
+class MultimodalFuserCV(MultimodalFuser, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+    """A fuser that chooses its alpha by cross-validation.
+
+    All alphas are scored at once, with the scores that `GridSearchCV` finds over a `MultimodalFuser` followed by an
+    `ExactRetriever`, in a small part of the time. Afterwards it is a fuser of the best alpha, fitted on all queries.
+
+    Parameters
+    ----------
+    alphas : int or array-like of shape (n_alphas,), default=101
+        Values from 0 to 1 to choose from, or how many of them, evenly spaced.
+    k : int, default=10
+        Ranks that count, where scoring is the name of a metric; a scorer brings its own.
+    cv : int, cross-validation generator or iterable, default=5
+        How queries are divided: a number of folds without shuffling, a splitter of scikit-learn's, or pairs of
+        training and test rows. The corpus stays whole.
+    scoring : str or scorer, default="ndcg"
+        A metric (``"ndcg"``, ``"recall"`` or ``"reciprocal_rank"``), or what `retrieval_scorer` returns.
+    modalities : dict of str to str, default=None
+        As in `MultimodalFuser`.
+    equalize : bool, default=False
+        As in `MultimodalFuser`. Test queries are scored with the spreads of the training queries.
+    random_state : int, RandomState instance or None, default=0
+        As in `MultimodalFuser`.
+
+    Attributes
+    ----------
+    alpha_ : float
+        The best alpha: the first that reached the highest mean score.
+    best_score_ : float
+        Its mean score over the test splits.
+    cv_results_ : dict of str to array
+        In the form of `GridSearchCV`, without times: ``params``, ``param_alpha``, ``split0_test_score``, ...,
+        ``mean_test_score``, ``std_test_score`` and ``rank_test_score``, an entry for each of `alphas` in their order.
+    n_features_in_, spread_, query_roles_, document_roles_, query_kinds_, encoder_
+        As in `MultimodalFuser`.
+
+    Raises
+    ------
+    TypeError
+        If X is not a SearchTask of Items, there are no qrels, or a parameter has a wrong type.
+    ValueError
+        For alphas outside 0 to 1, an unknown metric, k below 1, queries without relevant documents (unless the scorer
+        says what they are), and whatever `MultimodalFuser` refuses. Where `GridSearchCV` would note NaN as the score
+        of a split that failed, this raises.
+
+    Warns
+    -----
+    UserWarning
+        As `MultimodalFuser`, once for the fit on all queries.
+
+    See Also
+    --------
+    MultimodalFuser : Fuses with an alpha, or weights, that are given.
+    grclip.metrics.retrieval_scorer : For other options of a metric.
+    grclip.diagnostics.alpha_curve : How much alpha matters, over repeated draws.
+
+    Notes
+    -----
+    Before they are normalised, fused vectors are linear in alpha, and their squared length is quadratic, so dot
+    products of queries with the texts and with the other parts, and each document's own inner products, give the
+    similarities for all alphas. A metric needs the ranks of relevant documents alone: the documents that score higher
+    are counted. What rounding could decide is compared in fused vectors, as the retriever compares, so that equal
+    documents, too, rank as they will be found. Without `equalize` nothing is learned from training queries, and the
+    folds only show how scores vary. Parts of queries are fused by the same alpha.
+
+    In a pipeline after `ModalityGapRemover` the folds divide queries that are centred already, by the mean of all of
+    them, where `GridSearchCV` over the pipeline would learn it from the training queries of each fold. For a score on
+    queries that had no part in either, use `cross_val_score` on the pipeline.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from grclip import Items, MultimodalFuserCV, SearchTask
+    >>> rng = np.random.default_rng(0)
+    >>> topics = rng.normal(size=(100, 8))
+    >>> text, image = topics + rng.normal(size=(100, 8)), topics + 2 * rng.normal(size=(100, 8))
+    >>> task = SearchTask(Items({"query": topics}), Items({"text": text, "image": image}))
+    >>> fuser = MultimodalFuserCV(alphas=11).fit(task, [{i: 1} for i in range(100)])
+    >>> fuser.alpha_, round(fuser.best_score_, 3)
+    (0.8, 0.705)
+    """
+
+    alpha_: float
+    best_score_: float
+    cv_results_: dict[str, Any]
+
+    def __init__(
+        self,
+        alphas: Any = 101,
+        *,
+        k: int = 10,
+        cv: Any = 5,
+        scoring: Any = "ndcg",
+        modalities: Mapping[str, str] | None = None,
+        equalize: bool = False,
+        random_state: Any = 0,
+    ) -> None:
+        self.alphas = alphas
+        self.k = k
+        self.cv = cv
+        self.scoring = scoring
+        self.modalities = modalities
+        self.equalize = equalize
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Score all alphas, and fit a fuser of the best one on the whole task.
+
+        Parameters
+        ----------
+        X : SearchTask
+            Embeddings of queries and corpus, as a rule with the gap removed.
+        y : list of dict
+            qrels: grades by document row, one dict per query.
+
+        Returns
+        -------
+        MultimodalFuserCV
+            This instance, fitted anew.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As said of the class; the instance is then as it was.
+        """
+        self._check_parameters()
+        alphas, measure = self._values(), self._measure()
+        refuse_documents_as_y(y)
+        if not isinstance(X, SearchTask):
+            raise TypeError(
+                f"alpha is chosen by searches: X must be a SearchTask of Items, and y its qrels; got {type(X).__name__}"
+            )
+        check_width(self, parts_of(X), None)
+        if y is None:
+            raise TypeError("alpha is chosen by the scores of searches: give qrels as y, fit(task, qrels)")
+        qrels = check_qrels(y, len(X.queries), len(X.corpus))
+        options: dict[str, Any] = {"modalities": self.modalities, "equalize": self.equalize}
+        folds = self._folds(X, y)
+        results = cross_validate(X, qrels, folds, alphas, measure, random_state=self.random_state, **options)
+        best = int(results["rank_test_score"].argmin())
+        fuser = MultimodalFuser(float(alphas[best]), random_state=copy.deepcopy(self.random_state), **options).fit(X, y)
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)
+        for name, value in vars(fuser).items():
+            if name.endswith("_"):
+                setattr(self, name, value)
+        self.alpha_, self.best_score_ = fuser.alpha, float(results["mean_test_score"][best])
+        self.cv_results_ = results
+        return self
+
+    def _folds(self, X: SearchTask, y: Any) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+        """Rows of training and test queries of each split."""
+        rows = np.arange(len(X))
+        folds = [(rows[train], rows[test]) for train, test in check_cv(self.cv).split(X, y)]
+        if not folds:
+            raise ValueError(f"cv={self.cv!r} makes no split of the queries; expected at least one")
+        return folds
+
+    def _measure(self) -> Measure:
+        """The metric to score by, with its options."""
+        k = check_k(self.k)
+        if isinstance(self.scoring, Measure):
+            return self.scoring
+        if not isinstance(self.scoring, str):
+            raise TypeError(
+                f"scoring must be the name of a metric or made by retrieval_scorer; got {self.scoring!r}: GridSearchCV "
+                "over a MultimodalFuser takes any scorer"
+            )
+        return Measure(*check_measure(self.scoring, k, {}, "scoring"), {})
+
+    def _values(self) -> NDArray[np.float64]:
+        """The alphas to choose from."""
+        if isinstance(self.alphas, Integral) and not isinstance(self.alphas, bool):
+            if self.alphas < 2:
+                raise ValueError(f"alphas={self.alphas} is too few to choose from: at least 2, or a list of values")
+            return np.linspace(0, 1, int(self.alphas))
+        values = np.asarray(self.alphas)
+        if (
+            values.ndim != 1
+            or not len(values)
+            or values.dtype.kind not in "iuf"
+            or not ((values >= 0) & (values <= 1)).all()
+        ):
+            raise ValueError(f"alphas must be a list of numbers from 0 to 1, or how many of them; got {self.alphas!r}")
+        return values.astype(np.float64)
+
+    def _weighting(self) -> dict[str, Any]:
+        return {"alpha": self.alpha_, "weights": None, "modalities": self.modalities}
+
+    def _check_parameters(self) -> None:
+        self._check_options("modalities")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.target_tags.required = True
         return tags

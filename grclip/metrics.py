@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from grclip._validation import check_k, check_qrels, few
+from grclip._measures import GAINS, Measure, Qrels, average, check_choice, check_measure, padded
+from grclip._validation import check_k, check_qrels
 from grclip.items import SearchTask
 
 __all__ = ["ndcg_score", "recall_score", "reciprocal_rank_score", "retrieval_scorer"]
-
-Qrels = Sequence[Mapping[int, float]]
-
-_GAINS: dict[str, Callable[[NDArray], NDArray]] = {
-    "exponential": lambda grades: np.exp2(grades) - 1,
-    "linear": lambda grades: grades,
-}
-_EMPTY = ("raise", "skip", "zero")
-_LARGEST_GRADE = {"exponential": 1000, "linear": 1e300}  # sums of gains must fit a float64
 
 
 def ndcg_score(
@@ -84,14 +75,8 @@ def ndcg_score(
     >>> round(ndcg_score([{0: 1, 5: 1, 6: 1}], [[0, 1, 2]], k=10), 3)
     0.469
     """
-    _check_choice("gain", gain, tuple(_GAINS))
-    qrels, grades = _grades(qrels, ranking, check_k(k))
-    best = [sorted(judged.values(), reverse=True)[:k] for judged in qrels]
-    if max((line[0] for line in best if line), default=0) > _LARGEST_GRADE[gain]:
-        raise ValueError(f"a grade above {_LARGEST_GRADE[gain]:g} is too large for gain={gain!r}; use smaller grades")
-    best_gain = _discounted(_GAINS[gain](_padded(best)))
-    scores = _discounted(_GAINS[gain](grades)) / np.where(best_gain > 0, best_gain, 1)
-    return _average(scores, best_gain == 0, per_query=per_query, empty=empty)
+    check_choice("gain", gain, tuple(GAINS))
+    return _score(Measure("ndcg", check_k(k), {"gain": gain}), qrels, ranking, per_query=per_query, empty=empty)
 
 
 def recall_score(
@@ -133,10 +118,7 @@ def recall_score(
     >>> recall_score([{0: 1, 5: 2}], [[5, 1, 2]], k=3)
     0.5
     """
-    qrels, grades = _grades(qrels, ranking, check_k(k))
-    relevant = np.array([sum(grade > 0 for grade in judged.values()) for judged in qrels])
-    scores = (grades > 0).sum(axis=1) / np.maximum(relevant, 1)
-    return _average(scores, relevant == 0, per_query=per_query, empty=empty)
+    return _score(Measure("recall", check_k(k), {}), qrels, ranking, per_query=per_query, empty=empty)
 
 
 def reciprocal_rank_score(
@@ -178,11 +160,7 @@ def reciprocal_rank_score(
     >>> reciprocal_rank_score([{7: 1}], [[3, 7, 1]])
     0.5
     """
-    qrels, grades = _grades(qrels, ranking, check_k(k))
-    found = grades > 0
-    none = np.array([not any(grade > 0 for grade in judged.values()) for judged in qrels])
-    scores = found.any(axis=1) / (np.argmax(found, axis=1) + 1)
-    return _average(scores, none, per_query=per_query, empty=empty)
+    return _score(Measure("reciprocal_rank", check_k(k), {}), qrels, ranking, per_query=per_query, empty=empty)
 
 
 _METRICS: dict[str, Callable[..., Any]] = {
@@ -192,11 +170,8 @@ _METRICS: dict[str, Callable[..., Any]] = {
 }
 
 
-class _RetrievalScorer:
+class _RetrievalScorer(Measure):
     """Score a fitted retrieval pipeline on a SearchTask; made by `retrieval_scorer`."""
-
-    def __init__(self, metric: str, k: int, options: Mapping[str, Any]) -> None:
-        self.metric, self.k, self.options = metric, k, dict(options)
 
     def __call__(self, estimator: Any, X: SearchTask, y: Any = None) -> float:
         """The mean of the metric over the queries of X."""
@@ -208,10 +183,6 @@ class _RetrievalScorer:
         if width < min(self.k, len(X.corpus)):
             raise ValueError(f"{self!r} needs {self.k} documents a query, but predict returned {width}; raise k there")
         return _METRICS[self.metric](qrels, ranking, k=self.k, **self.options)
-
-    def __repr__(self) -> str:
-        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
-        return f"retrieval_scorer({self.metric!r}, k={self.k}{options})"
 
 
 def retrieval_scorer(metric: str = "ndcg", k: int = 10, **options: Any) -> _RetrievalScorer:
@@ -252,18 +223,14 @@ def retrieval_scorer(metric: str = "ndcg", k: int = 10, **options: Any) -> _Retr
     >>> retrieval_scorer("ndcg", k=2)(pipeline, task, qrels)
     1.0
     """
-    _check_choice("metric", metric, tuple(_METRICS))
-    known = {"empty": _EMPTY, "gain": tuple(_GAINS)} if metric == "ndcg" else {"empty": _EMPTY}
-    for name, value in options.items():
-        if name not in known:
-            raise ValueError(f"{metric!r} has no option {name!r}; it has {', '.join(map(repr, known))}")
-        _check_choice(name, value, known[name])
-    return _RetrievalScorer(metric, check_k(k), options)
+    return _RetrievalScorer(*check_measure(metric, k, options), options)
 
 
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+def _score(measure: Measure, qrels: Qrels, ranking: Any, *, per_query: bool, empty: str) -> Any:
+    """Values of a metric, or their mean."""
+    qrels, grades = _grades(qrels, ranking, measure.k)
+    most = measure.most(qrels)
+    return average(measure.scores(grades, most), most == 0, per_query=per_query, empty=empty)
 
 
 def _grades(qrels: Qrels, ranking: Any, k: int) -> tuple[list[Mapping[int, float]], NDArray[np.float64]]:
@@ -295,35 +262,5 @@ def _first_rows(ranking: Any, k: int) -> NDArray[np.intp]:
         for query, rows in enumerate(lines):
             if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
                 raise ValueError(f"ranking[{query}] is {ranking[query]!r}; expected document rows, best first")
-        ranking = _padded([rows[:k].tolist() for rows in lines], fill=-1, dtype=np.intp)
+        ranking = padded([rows[:k].tolist() for rows in lines], fill=-1, dtype=np.intp)
     return ranking[:, :k].astype(np.intp)
-
-
-def _padded(lines: Sequence[Sequence[float]], fill: float = 0, dtype: type = np.float64) -> NDArray:
-    """Lines of unequal length as an array, filled up to at least one column."""
-    lengths = np.array([len(line) for line in lines])
-    array = np.full((len(lines), max(1, lengths.max())), fill, dtype=dtype)
-    array[np.arange(array.shape[1]) < lengths[:, None]] = list(chain.from_iterable(lines))
-    return array
-
-
-def _discounted(gains: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Discounted cumulative gain of each line."""
-    return gains @ (1 / np.log2(np.arange(2, gains.shape[1] + 2)))
-
-
-def _average(
-    scores: NDArray[np.float64], no_relevant: NDArray[np.bool_], *, per_query: bool, empty: str
-) -> float | NDArray[np.float64]:
-    """Scores, or their mean, with queries that have no relevant document treated as `empty` says."""
-    _check_choice("empty", empty, _EMPTY)
-    if empty == "raise" and no_relevant.any():
-        raise ValueError(
-            f"no document is relevant (graded above 0) for {few(np.flatnonzero(no_relevant), 'query', 'queries')}; "
-            "say empty='skip' to leave such queries out, empty='zero' to count them as 0"
-        )
-    if empty == "skip":
-        if no_relevant.all():
-            raise ValueError("no query has a relevant document: there is nothing to average")
-        scores = np.where(no_relevant, np.nan, scores)
-    return scores if per_query else float(np.nanmean(scores))

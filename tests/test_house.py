@@ -37,11 +37,15 @@ ALLOWED = {
     "items": {"_kernels", "_validation", "_columns"},
     "_topk": {"_kernels"},
     "_fuse": {"_kernels", "_validation", "items"},
-    "_spread": {"_kernels", "_validation", "items", "_fuse"},
+    "_lines": {"_kernels", "_validation", "_fuse"},
+    "_spread": {"_kernels", "_validation", "items", "_fuse", "_lines"},
+    "_measures": {"_validation"},
+    "_alpha": {"_kernels", "_lines"},
+    "_alpha_cv": {"items", "_fuse", "_lines", "_spread", "_measures", "_alpha"},
     "gap": {"_kernels", "_validation", "_doc_link", "items", "persistence"},
-    "fusion": {"_kernels", "_validation", "_doc_link", "items", "_fuse", "_spread"},
+    "fusion": {"_kernels", "_validation", "_doc_link", "items", "_fuse", "_spread", "_measures", "_alpha_cv"},
     "search": {"_kernels", "_validation", "_doc_link", "items", "_topk"},
-    "metrics": {"_validation", "items"},
+    "metrics": {"_validation", "_measures", "items"},
     "diagnostics": {"_kernels", "_validation", "_columns", "_spread", "items", "metrics", "datasets"},
     "plots": {"_optional", "_validation", "_columns", "items", "diagnostics"},
     "_report": {"_optional", "_validation", "_columns", "items", "datasets", "diagnostics", "plots"},
@@ -239,9 +243,10 @@ def run_blocks(page):
 
 def test_the_blocks_of_the_guide_run_one_after_the_other(capsys):
     n_blocks, names = run_blocks("guide.md")
-    assert n_blocks == 8
+    assert n_blocks == 9
     printed = capsys.readouterr().out
     assert "'query': 200" in printed
+    assert f"{names['tuned']['fuse'].alpha_} {names['tuned']['fuse'].best_score_}" in printed
     assert names["per_query"].mean() > 0.9
 
 

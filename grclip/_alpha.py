@@ -1,0 +1,224 @@
+"""Ranks of relevant documents for many alphas, without fusing the corpus for each.
+
+Fused vectors are lines in alpha, so all similarities come from dot products of queries with both ends of each document
+and from the documents' lengths. Where rounding could decide a rank, both documents are fused as MultimodalFuser fuses
+them and compared as ExactRetriever compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from grclip._kernels import compute_dtype, norm_limits, row_blocks
+from grclip._lines import Lines
+
+_CPU_SCORES = 2**17  # scores of one query in a block, by alpha and document: 512 kB of float32
+_GPU_SCORES = 2**22
+_PAIRS = 2**18  # numbers in a table of relevant documents by alpha
+_PENDING = 2**17  # comparisons that wait to be made exactly
+
+Ends = tuple[Tensor, Tensor]
+
+
+class Group(NamedTuple):
+    """Some queries, and the documents relevant to them that may be among the first k."""
+
+    queries: Tensor  # rows, (n_queries,)
+    asked: Tensor  # for each pair the place of its query in `queries`, ascending, (n_pairs,)
+    documents: Tensor  # and its document, (n_pairs,)
+    low: Tensor  # a document that scores less ranks below it for certain, (n_pairs, n_alphas)
+    high: Tensor  # a document that scores more ranks above it for certain, (n_pairs, n_alphas)
+
+
+class Ranker:
+    """Ranks in the corpus at each alpha; `lengths` (n_kinds, n_alphas) are those of fused documents."""
+
+    def __init__(
+        self, queries: Lines, corpus: Lines, alphas: NDArray[np.float64], lengths: NDArray[np.float64]
+    ) -> None:
+        self.queries, self.corpus, self.lengths = queries, corpus, lengths
+        self.dtype, self.device = compute_dtype(queries.dtype, corpus.dtype), corpus.device
+        self.alphas = torch.as_tensor(alphas, device=self.device)
+        self.lengths_ = torch.as_tensor(lengths.T.copy(), device=self.device)
+        a, b = self.alphas[:, None], 1 - self.alphas[:, None]
+        self.powers = [a, b] if queries.fixed else [a * a, a * b, b * b]
+        scores = _GPU_SCORES if self.device.type == "cuda" else _CPU_SCORES
+        self.block = max(1, min(scores // len(alphas), corpus.block_rows))
+        self.error, self.length = self._largest()
+
+    def ranks(
+        self, asked: NDArray[np.intp], relevant: Sequence[NDArray[np.intp]], k: int
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int64]]]:
+        """Places in `asked`, documents relevant there, and their ranks from 0, (n_pairs, n_alphas), group by group.
+
+        Ranks below k are exact. Others may have any value from k on, and documents that have no other are left out.
+        """
+        for places in self._groups(relevant):
+            group = self._group(asked[places], [relevant[place] for place in places], k)
+            if len(group.asked):
+                ranks = self._count(group, k).cpu().numpy()
+                yield places[group.asked.cpu().numpy()], group.documents.cpu().numpy(), ranks
+
+    def _groups(self, relevant: Sequence[NDArray[np.intp]]) -> Iterator[NDArray[np.intp]]:
+        """Places of consecutive queries whose relevant documents fit a table."""
+        most = max(1, min(_PAIRS // len(self.alphas), self.corpus.block_rows))
+        ends = np.cumsum([len(rows) for rows in relevant])
+        start = 0
+        while start < len(relevant):
+            fit = int(np.searchsorted(ends, most + (ends[start - 1] if start else 0), side="right"))
+            stop = min(max(fit, start + 1), start + most)
+            yield np.arange(start, stop)
+            start = stop
+
+    def _largest(self) -> tuple[Tensor, Tensor]:
+        """The largest error and the largest length of any document, (n_alphas,)."""
+        error = length = torch.zeros(len(self.alphas), dtype=torch.float64, device=self.device)
+        for rows in row_blocks(self.corpus.columns[0], self.block):
+            _, errors, lengths = self._documents(rows)
+            error = torch.maximum(error, errors.masked_fill(errors.isinf(), 0).amax(dim=1))
+            length = torch.maximum(length, lengths.amax(dim=1))
+        return error, length
+
+    def _documents(self, rows: Tensor | slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Scales of some documents' lines (NaN where not known), errors and lengths of vectors, (n_alphas, n)."""
+        norms, errors = self.corpus.norms(self.alphas, rows, self.dtype)
+        lengths = self.lengths_[:, self.corpus.codes[rows]]
+        return torch.where(errors.isinf(), torch.nan, lengths / norms), errors * lengths, lengths
+
+    def _group(self, asked: NDArray[np.intp], relevant: Sequence[NDArray[np.intp]], k: int) -> Group:
+        """Queries with their relevant documents, but for those that k others certainly outrank."""
+        counts = [len(rows) for rows in relevant]
+        at = torch.as_tensor(np.repeat(np.arange(len(asked)), counts), device=self.device)
+        documents = torch.as_tensor(np.concatenate(relevant), device=self.device)
+        queries = torch.as_tensor(asked, device=self.queries.device)
+        ends = self._ends(queries)
+        bounds = [self._bounds(queries, ends, *pairs) for pairs in zip(*self._split(at, documents), strict=True)]
+        low, high = (torch.cat(found) for found in zip(*bounds, strict=True))
+        keep = torch.cat([self._within(*own, k) for own in zip(low.split(counts), high.split(counts), strict=True)])
+        return Group(queries, at[keep], documents[keep], low[keep].to(self.dtype), high[keep].to(self.dtype))
+
+    def _bounds(self, queries: Tensor, ends: Ends, at: Tensor, documents: Tensor) -> tuple[Tensor, Tensor]:
+        """What other documents must score to rank certainly below and above those of some pairs, (n_pairs, n_alphas).
+
+        NaN where that is not known. Scores are those of queries that are not yet of unit length.
+        """
+        scales, errors, lengths = self._documents(documents)
+        terms = self._products((ends[0][at], ends[1][at]), self.corpus.take(documents), _row_products)
+        scores = reduce(torch.add, map(torch.mul, self.powers, terms)) * scales
+        asked = queries[at.to(queries.device)]
+        norms, blur = self.queries.norms(self.alphas.to(self.queries.device), asked, self.dtype)
+        either = errors + self.error[:, None] + (lengths + self.length[:, None]) * blur.to(self.device)
+        margin = either * norms.to(self.device)
+        return (scores - margin).T, (scores + margin).T
+
+    @staticmethod
+    def _within(low: Tensor, high: Tensor, k: int) -> Tensor:
+        """Which of one query's relevant documents fewer than k others outrank at some alpha, for all that is known."""
+        if len(low) <= k:
+            return torch.ones(len(low), dtype=torch.bool, device=low.device)
+        reached = low.masked_fill(low.isnan(), -torch.inf).topk(k, dim=0).values[-1]
+        return ~(high < reached).all(dim=1)
+
+    def _count(self, group: Group, k: int) -> Tensor:
+        """How many documents rank above each of a group, (n_pairs, n_alphas); counts from k on are not finished."""
+        above = torch.zeros(group.low.shape, dtype=torch.long, device=self.device)
+        ends = self._ends(group.queries)
+        pending: list[Tensor] = []
+        for rows in row_blocks(self.corpus.columns[0], self.block):
+            tables = [(power * self._documents(rows)[0]).to(self.dtype) for power in self.powers]
+            products = [x.to(self.dtype) for x in self._products(ends, self.corpus.take(rows), _all_products)]
+            higher, lower = self._compare(group, tables, products)
+            above += higher
+            inside = (group.documents >= rows.start) & (group.documents < rows.stop)
+            doubtful = rows.stop - rows.start - higher - lower > inside[:, None]
+            for some in torch.nonzero(doubtful & (above < k)).split(self.block):
+                pairs, alphas = some.T
+                scores = reduce(
+                    torch.add,
+                    [
+                        table[alphas] * product[group.asked[pairs]]
+                        for table, product in zip(tables, products, strict=True)
+                    ],
+                )
+                certain = scores > group.high[pairs, alphas, None]
+                above[pairs, alphas] += (
+                    certain.sum(dim=1) - higher[pairs, alphas]
+                )  # counted once, whatever rounding does
+                line, column = torch.nonzero(~certain & ~(scores < group.low[pairs, alphas, None])).T
+                pending.append(torch.stack([pairs[line], alphas[line], column + rows.start]))
+                if sum(x.shape[1] for x in pending) > _PENDING:
+                    self._settle(group, above, torch.cat(pending, dim=1))
+                    pending.clear()
+        if pending:
+            self._settle(group, above, torch.cat(pending, dim=1))
+        return above
+
+    def _compare(self, group: Group, tables: list[Tensor], products: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """How many documents of a block certainly rank above and below each of a group, (n_pairs, n_alphas)."""
+        higher, lower = (torch.empty(group.low.shape, dtype=self.dtype, device=self.device) for _ in range(2))
+        scores, marks = torch.empty_like(tables[0]), torch.empty_like(tables[0])
+        last = -1
+        for pair, query in enumerate(group.asked.tolist()):
+            if query != last:
+                torch.mul(tables[0], products[0][query], out=scores)
+                for table, product in zip(tables[1:], products[1:], strict=True):
+                    scores.addcmul_(table, product[query])
+            torch.sum(torch.gt(scores, group.high[pair, :, None], out=marks), dim=1, out=higher[pair])
+            torch.sum(torch.lt(scores, group.low[pair, :, None], out=marks), dim=1, out=lower[pair])
+            last = query
+        return higher.long(), lower.long()
+
+    def _settle(self, group: Group, above: Tensor, comparisons: Tensor) -> None:
+        """Add to `above`, in place, what exact comparisons (pair, alpha, document; n) find to rank above."""
+        comparisons = comparisons[:, comparisons[2] != group.documents[comparisons[0]]]
+        for alpha in torch.unique(comparisons[1]).tolist():
+            for some in comparisons[:, comparisons[1] == alpha].split(self.corpus.block_rows, dim=1):
+                pairs, rows = some[0], some[2]
+                own, asked = group.documents[pairs], group.asked[pairs]
+                found = self._similarities(group.queries, asked.repeat(2), torch.cat([rows, own]), alpha)
+                theirs, ours = found.chunk(2)
+                better = (theirs > ours) | ((theirs == ours) & (rows < own))
+                above[:, alpha] += torch.bincount(pairs[better], minlength=len(above))
+
+    def _similarities(self, queries: Tensor, asked: Tensor, documents: Tensor, alpha: int) -> Tensor:
+        """Similarities of pairs at one alpha, as they are found in fused vectors."""
+        value = float(self.alphas[alpha])
+        rows, line = torch.unique(asked, return_inverse=True)
+        ones = np.ones(len(self.queries.ends[0]))
+        q = self.queries.fuse(queries[rows.to(queries.device)], value, ones).to(self.device, self.dtype)
+        q = q * (torch.linalg.vector_norm(q, dim=1, keepdim=True) >= norm_limits(self.dtype)[0])
+        rows, place = torch.unique(documents, return_inverse=True)
+        x = self.corpus.fuse(rows, value, self.lengths[:, alpha]).to(self.dtype)
+        found = _row_products(q[line].double(), x[place].double()).to(self.dtype)
+        nothing = torch.linalg.vector_norm(x, dim=1) < norm_limits(self.corpus.dtype)[0]
+        return found.masked_fill(nothing[place], -torch.inf)
+
+    def _ends(self, queries: Tensor) -> Ends:
+        """Both ends of some queries, where the corpus is."""
+        text, rest = self.queries.take(queries)
+        return text.to(self.device), rest.to(self.device)
+
+    def _products(self, queries: Ends, documents: Ends, dot: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
+        """The products that the powers of alpha belong to."""
+        (text, rest), (x, y) = queries, documents
+        if len(self.powers) == 2:
+            return [dot(text, x), dot(text, y)]
+        return [dot(text, x), dot(text, y) + dot(rest, x), dot(rest, y)]
+
+    def _split(self, *columns: Tensor) -> list[tuple[Tensor, ...]]:
+        return [column.split(self.corpus.block_rows) for column in columns]
+
+
+def _row_products(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(dim=1)
+
+
+def _all_products(a: Tensor, b: Tensor) -> Tensor:
+    return a @ b.T
