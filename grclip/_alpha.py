@@ -51,6 +51,7 @@ class Ranker:
         self.powers = [a, b] if queries.fixed else [a * a, a * b, b * b]
         scores = _GPU_SCORES if self.device.type == "cuda" else _CPU_SCORES
         self.block = max(1, min(scores // len(alphas), corpus.block_rows))
+        self.lines = max(1, 4 * scores // self.block)  # of a block, whose doubtful documents are listed at once
         self.error, self.length = self._largest()
 
     def ranks(
@@ -138,7 +139,7 @@ class Ranker:
             above += higher
             inside = (group.documents >= rows.start) & (group.documents < rows.stop)
             doubtful = rows.stop - rows.start - higher - lower > inside[:, None]
-            for some in torch.nonzero(doubtful & (above < k)).split(self.block):
+            for some in torch.nonzero(doubtful & (above < k)).split(self.lines):
                 pairs, alphas = some.T
                 scores = reduce(
                     torch.add,

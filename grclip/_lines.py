@@ -48,7 +48,7 @@ class Lines:
             norms.append(row_norms(part))
             check_values(f"role {role!r}", part, norms[-1], allow_missing=True)
         self.codes = kind_codes(norms)
-        check_kinds(tuple(parts), self.codes, np.ones(2 ** len(parts)), "")
+        check_kinds(tuple(parts), self.codes.cpu().numpy(), np.ones(2 ** len(parts)), "")
         self.ends = tuple(
             torch.as_tensor(kind_weights(tuple(parts), alpha=alpha, modalities=modalities), device=self.device)
             for alpha in (1.0, 0.0)

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from grclip._fuse import Kind, fuse_parts, kind_weights, kinds_of, name_kinds
-from grclip._kernels import Array, as_tensor, kind_codes, norm_limits, row_norms
+from grclip._kernels import Array, as_tensor, kind_codes, norm_limits, row_blocks, row_norms
 from grclip._lines import Lines
 from grclip._validation import check_values, warn
 from grclip.items import SearchTask, parts_of
@@ -26,6 +26,8 @@ MIN_PAIRS = 20
 
 MIN_SPREAD = 1e-4
 """Spread below which similarities of unit vectors are all the same, and half precision cannot hold its inverse."""
+
+_ROWS = 256  # queries whose similarities are held at once: 4 MB
 
 MAX_KINDS = 255
 """Kinds to measure at most: all the subsets of eight roles found together."""
@@ -101,9 +103,12 @@ def _moments(
     if (errors.isinf() & ~nothing).any():
         return None
     asked = _unit(queries.take(slice(None))[0])
-    used = torch.as_tensor(unrelated).double() * asked.any(dim=1, keepdim=True)
-    text, rest = (asked @ end.T for end in documents.take(slice(None)))
-    sums = [(used * x).sum(dim=0) for x in (text, rest, text * text, text * rest, rest * rest)]
+    used = torch.as_tensor(unrelated) & asked.any(dim=1, keepdim=True)
+    ends, sums = documents.take(slice(None)), torch.zeros((5, len(nothing)), dtype=torch.float64)
+    for rows in row_blocks(asked, _ROWS):
+        text, rest = (asked[rows] @ end.T for end in ends)
+        for line, x in zip(sums, (text, rest, text * text, text * rest, rest * rest), strict=True):
+            line += (used[rows] * x).sum(dim=0)
     a, b, scales = values[:, None], 1 - values[:, None], (~nothing).double() / norms.masked_fill(nothing, 1)
     n = (used.sum(dim=0) * ~nothing).sum().expand(len(values))
     total = (scales * (a * sums[0] + b * sums[1])).sum(dim=1)
