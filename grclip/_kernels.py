@@ -17,10 +17,13 @@ from torch import Tensor
 
 Array = NDArray | Tensor
 
-_CPU_BLOCK = 2**21  # numbers in a block that is worked on in scratch: 4,096 rows of 512, 8 MB of float32
-_STREAM_BLOCK = 2**24  # and in one that is not; the fewer blocks, the less threads wait for one another
+PARTLY = -1.0
+"""Stands for the norm of a row that holds NaN beside numbers; that of a row which is NaN throughout is NaN."""
+
+_CPU_BLOCK = 2**20  # numbers in a block: 2,048 rows of 512, 4 MB of float32
 _GPU_BLOCK = 2**25
 _PIECES = 8  # of a block, whose weighted sums are taken at once: one vector times one matrix keeps one thread busy
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class _Writable:
@@ -76,11 +79,9 @@ def as_tensor(x: Array) -> Tensor:
     return torch.from_numpy(x)
 
 
-def block_rows(x: Array, *, scratch: bool = True) -> int:
-    """How many rows of x stay in cache with their scratch, or, on a GPU, are worth a launch."""
-    on_gpu = isinstance(x, Tensor) and x.is_cuda
-    numbers = _GPU_BLOCK if on_gpu else _CPU_BLOCK if scratch else _STREAM_BLOCK
-    return max(1, numbers // x.shape[1])
+def block_rows(x: Array) -> int:
+    """How many rows of x stay in cache, or, on a GPU, are worth a launch."""
+    return max(1, (_GPU_BLOCK if isinstance(x, Tensor) and x.is_cuda else _CPU_BLOCK) // x.shape[1])
 
 
 def row_blocks(x: Array, rows: int | None = None) -> Iterator[slice]:
@@ -130,17 +131,41 @@ def _inverse(norms: Tensor, smallest: float) -> Tensor:
 
 
 def row_norms(x: Array) -> Tensor:
-    """L2 norms of the rows, (n,); NaN for a row that holds a NaN."""
+    """L2 norms of the rows, (n,); NaN for a missing row, PARTLY for one with NaN beside numbers."""
     norms = torch.empty(x.shape[0], dtype=compute_dtype(dtype_of(x)), device=device_of(x))
-    for rows in row_blocks(x, block_rows(x, scratch=dtype_of(x) != norms.dtype)):
-        torch.linalg.vector_norm(as_tensor(x[rows]).to(norms.dtype), dim=1, out=norms[rows])
+    for rows in row_blocks(x):
+        _measure(as_tensor(x[rows]).to(norms.dtype), norms[rows])
+    _measure_later(x, norms)
     return norms
+
+
+def _measure(block: Tensor, norms: Tensor) -> None:
+    """Write the norms of a block. The CPU looks at rows with NaN now, while they are in cache."""
+    torch.linalg.vector_norm(block, dim=1, out=norms)
+    if not block.is_cuda:
+        _tell_apart(block, norms)
+
+
+def _measure_later(x: Array, norms: Tensor) -> None:
+    """What a GPU, which must not wait inside a loop, has left to do about rows with NaN."""
+    if norms.is_cuda:
+        _tell_apart(as_tensor(x), norms)
+
+
+def _tell_apart(x: Tensor, norms: Tensor) -> None:
+    """Mark rows with NaN beside numbers in their norms, in place."""
+    for rows in torch.nonzero(norms.isnan()).flatten().split(block_rows(x)):
+        if not len(rows):
+            continue
+        block = x.index_select(0, rows)
+        low, high = torch.aminmax(block.view(_BITS[block.itemsize]))
+        if low != high:  # comparing numbers one by one takes ten times as long, and most NaN are one pattern of bits
+            norms[rows[~block.isnan().all(dim=1)]] = PARTLY
 
 
 def missing_rows(x: Array) -> NDArray[np.bool_]:
     """Which rows are NaN throughout, (n,)."""
-    missing = [torch.isnan(as_tensor(x[rows])).all(dim=1).cpu().numpy() for rows in row_blocks(x)]
-    return np.concatenate(missing) if missing else np.zeros(0, dtype=bool)
+    return row_norms(x).isnan().cpu().numpy()
 
 
 def sum_rows(x: Array, *, normalize: bool) -> tuple[NDArray[np.float64], Tensor]:
@@ -150,17 +175,18 @@ def sum_rows(x: Array, *, normalize: bool) -> tuple[NDArray[np.float64], Tensor]
     kind: dict[str, Any] = {"dtype": torch.float64, "device": device_of(x)}
     total, norms = torch.zeros(x.shape[1], **kind), torch.empty(x.shape[0], **kind)
     scratch = torch.zeros((_PIECES, height, x.shape[1]), **kind)
-    factors = torch.empty((_PIECES, 1, height), **kind)
+    factors = torch.zeros((_PIECES, 1, height), **kind)
     for rows in row_blocks(x):
         n = rows.stop - rows.start
         block = scratch.view(-1, x.shape[1])[:n].copy_(as_tensor(x[rows]))
         torch.linalg.vector_norm(block, dim=1, out=norms[rows])
-        usable = norms[rows] >= smallest
-        if not usable.all():  # 0 * NaN is NaN
-            block.masked_fill_(~usable[:, None], 0)
-        factors.view(-1)[:n] = _inverse(norms[rows], smallest) if normalize else usable
-        factors.view(-1)[n:] = 0  # what an earlier block left
+        weights = _inverse(norms[rows], smallest) if normalize else norms[rows] >= smallest
+        if block.is_cuda or not norms[rows].min() >= smallest:  # so it is where there are NaN
+            _measure(block, norms[rows])
+            block.masked_fill_(~(norms[rows] >= smallest)[:, None], 0)  # 0 * NaN is NaN
+        factors.view(-1)[:n], factors.view(-1)[n:] = weights, 0  # the rest is what an earlier block left
         total += torch.bmm(factors, scratch).sum(dim=(0, 1))
+    _measure_later(x, norms)
     return total.cpu().numpy(), norms
 
 
@@ -184,19 +210,21 @@ def shift_rows(
         norms = torch.empty(x.shape[0], dtype=dtype, device=device_of(x))
     shift_ = torch.as_tensor(shift, dtype=dtype, device=norms.device)
     scratch = _scratch(x, dtype, out)
-    for rows in row_blocks(x, block_rows(x, scratch=scratch is not None)):
+    for rows in row_blocks(x):
         block, target = as_tensor(x[rows]), as_tensor(out[rows])
         result = target if scratch is None else scratch[: len(target)]
         if block.dtype != dtype:
             block = result.copy_(block)
         if not known:
-            torch.linalg.vector_norm(block, dim=1, out=norms[rows])
+            _measure(block, norms[rows])
         if normalize:
             torch.addcmul(shift_, block, _inverse(norms[rows], smallest)[:, None], out=result)
         else:
             torch.add(block, shift_, out=result)
         if scratch is not None:
             target.copy_(result)
+    if not known:
+        _measure_later(x, norms)
     if keep_zeros:
         zero = torch.from_numpy(np.flatnonzero(norms.cpu().numpy() < smallest))
         as_tensor(out).index_fill_(0, zero.to(norms.device), 0)  # a mask would visit every number
@@ -234,7 +262,7 @@ def fuse_rows(
         blocks, target = [as_tensor(part[rows]).to(dtype) for part in parts], as_tensor(out[rows])
         total, present = target if sums is None else sums[: len(target)], term[: len(target)]
         for norm, block in zip(norms, blocks, strict=True):
-            torch.linalg.vector_norm(block, dim=1, out=norm[rows])
+            _measure(block, norm[rows])
         kinds = kind_codes([norm[rows] for norm in norms])
         shares = weights_[kinds]
         # A missing part weighs nothing, but 0 * NaN is NaN. Inf is not fused either: its norm tells the caller.
@@ -245,4 +273,6 @@ def fuse_rows(
         total.mul_((_inverse(lengths[rows], smallest) * scales_[kinds])[:, None])
         if total is not target:
             target.copy_(total)
+    for part, norm in zip(parts, norms, strict=True):
+        _measure_later(part, norm)
     return norms, lengths

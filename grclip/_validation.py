@@ -140,36 +140,25 @@ def check_values(name: str, x: Array, norms: Tensor, *, allow_missing: bool) -> 
     """
     smallest, largest = norm_limits(dtype_of(x))
     lengths = norms.cpu().numpy()  # where one thread does, all need not wait for one another
-    zero = np.flatnonzero(lengths < smallest)
-    suspect = torch.from_numpy(np.flatnonzero(~(lengths <= largest))).to(norms.device)
-    broken, infinite, huge = _sort_out(x, suspect, allow_missing=allow_missing)
-    if broken:
+    broken = np.flatnonzero(lengths < 0 if allow_missing else ~(lengths >= 0))
+    if len(broken):
         hint = "NaN beside numbers" if allow_missing else "NaN"
         note = " (a missing part is NaN throughout)" if allow_missing else ""
         raise ValueError(f"{name}: {hint} in {few(broken)}{note}; drop these rows or encode them again")
-    if infinite:
+    suspect = np.flatnonzero(lengths > largest)
+    infinite = suspect[_with_inf(x, suspect)]
+    if len(infinite):
         raise ValueError(f"{name}: inf in {few(infinite)}; drop these rows or encode them again")
-    if huge:
-        raise ValueError(f"{name}: numbers too large to square in {few(huge)}; scale these rows down")
-    return zero
+    if len(suspect):
+        raise ValueError(f"{name}: numbers too large to square in {few(suspect)}; scale these rows down")
+    return np.flatnonzero(lengths < smallest)
 
 
-def _sort_out(x: Array, suspect: Tensor, *, allow_missing: bool) -> tuple[list[int], list[int], list[int]]:
-    """Suspect rows of x with NaN (unless missing ones are allowed), with inf, and the rest, which overflow."""
-    broken: list[int] = []
-    infinite: list[int] = []
-    huge: list[int] = []
-    for rows in suspect.split(block_rows(x)):
-        block = as_tensor(x[rows if isinstance(x, Tensor) else rows.cpu().numpy()])
-        nan = torch.isnan(block)
-        if allow_missing and nan.all():
-            continue
-        bad = nan.any(dim=1) & ~nan.all(dim=1) if allow_missing else nan.any(dim=1)
-        inf = torch.isinf(block).any(dim=1) & ~nan.any(dim=1)
-        broken += rows[bad].tolist()
-        infinite += rows[inf].tolist()
-        huge += rows[~nan.any(dim=1) & ~inf].tolist()
-    return broken, infinite, huge
+def _with_inf(x: Array, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Which of some rows hold inf."""
+    some = [rows[start : start + block_rows(x)] for start in range(0, len(rows), block_rows(x))]
+    taken = [as_tensor(x[torch.from_numpy(at).to(x.device) if isinstance(x, Tensor) else at]) for at in some]
+    return np.array([inf for block in taken for inf in torch.isinf(block).any(dim=1).tolist()], dtype=bool)
 
 
 def warn_zero_rows(zero: Mapping[str, NDArray[np.intp]]) -> None:

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from grclip._doc_link import DocLinkMixin
-from grclip._kernels import Array, device_of, row_norms
+from grclip._kernels import Array, row_norms
 from grclip._topk import top_k
 from grclip._validation import check_k, check_matrix, check_values, remember_width, warn_zero_rows
 from grclip.items import Items, SearchTask, refuse_documents_as_y
@@ -159,7 +159,7 @@ class ExactRetriever(DocLinkMixin, BaseEstimator):
             queries,
             self.corpus_,
             k,
-            zero_rows=torch.as_tensor(self._zero_rows, device=device_of(self.corpus_)),
+            zero_rows=self._zero_rows,
             largest_norm=self._largest_norm,
             block_size=self.block_size,
         )

@@ -16,7 +16,6 @@ from grclip._kernels import as_tensor, is_viewable, is_writable, overlap, row_bl
 def small_blocks(monkeypatch):
     """Blocks of a few rows, so that small inputs have edges."""
     monkeypatch.setattr(_kernels, "_CPU_BLOCK", 64)
-    monkeypatch.setattr(_kernels, "_STREAM_BLOCK", 96)
 
 
 @given(st.integers(1, 50), st.integers(1, 40))

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from sklearn.exceptions import NotFittedError
 from strategies import embeddings, lay_out, to_numpy
 
-from grclip import ExactRetriever, Items, SearchTask, _topk
+from grclip import ExactRetriever, Items, SearchTask, _scan, _topk
+from grclip._kernels import row_norms
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["whole", "halved"])
+def products(request, monkeypatch):
+    """Products in both precisions, whatever the processor, in pieces that small inputs have several of."""
+    monkeypatch.setattr(_topk, "is_halved", lambda q, k, norm: request.param and q.dtype == torch.float32)
+    monkeypatch.setattr(_scan, "_CHUNK", 8)
+    monkeypatch.setattr(_scan, "_QUERIES", 6)
+    return request.param
 
 
 @st.composite
@@ -64,6 +74,18 @@ def test_the_ranking_does_not_depend_on_blocks_or_other_queries(seed, parts):
         again = ExactRetriever(block_size=int(rng.integers(1, 500))).fit(corpus).kneighbors(queries[some])
         np.testing.assert_array_equal(again[1], rows[some])
         np.testing.assert_array_equal(again[0], similarities[some])
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([8, 64, 300]), st.sampled_from(["float16", "float32"]))
+def test_near_ones_are_told_apart(seed, d, dtype):
+    """Similarities that differ by less than half precision can hold, of which the margin holds many."""
+    rng = np.random.default_rng(seed)
+    corpus = unit(rng.normal(size=(1, d)) + 0.05 * rng.normal(size=(120, d))).astype(dtype)
+    queries = unit(rng.normal(size=(7, d))).astype(np.float32)
+    rows = ExactRetriever().fit(corpus).predict(queries)
+    exact = (queries.astype(float) @ corpus.T.astype(float)).astype(np.float32)
+    expected = [np.lexsort((np.arange(120), -line))[:10] for line in exact]
+    np.testing.assert_array_equal(rows, expected)
 
 
 def test_a_scan_that_loses_a_document_to_rounding_is_repeated(rng, monkeypatch):
@@ -122,10 +144,61 @@ def test_the_error_bound_knows_of_rounded_factors(precision, bound):
     before = torch.backends.mkldnn.matmul.fp32_precision
     torch.backends.mkldnn.matmul.fp32_precision = precision
     try:
-        assert _topk._rounding_error(q) == 100 * torch.finfo(torch.float32).eps + bound
-        assert _topk._rounding_error(q.double()) == 100 * torch.finfo(torch.float64).eps
+        assert _scan.rounding_error(q) == 102 * torch.finfo(torch.float32).eps + bound
+        assert _scan.rounding_error(q.double()) == 102 * torch.finfo(torch.float64).eps
     finally:
         torch.backends.mkldnn.matmul.fp32_precision = before
+
+
+@given(st.data())
+def test_scores_are_as_far_off_as_the_scan_says_and_no_further(data):
+    """Nor is any document that was dropped above the last score by more."""
+    queries, n, d = (data.draw(st.integers(1, most)) for most in (20, 200, 40))
+    halved = data.draw(st.booleans())
+    dtype = torch.float32 if halved else data.draw(st.sampled_from([torch.float32, torch.float64]))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    lengths, offset = 10.0 ** rng.integers(-3, 4, (n, 1)), data.draw(st.sampled_from([0.0, 1.0, 30.0]))
+    corpus = torch.from_numpy(lengths * (rng.normal(size=(n, d)) + offset)).to(dtype)
+    q = torch.from_numpy(rng.normal(size=(queries, d)) - offset).to(dtype)
+    kept, zero = data.draw(st.integers(1, n)), np.zeros(0, dtype=np.intp)
+    blocks = _scan.Blocks(corpus, zero, float(row_norms(corpus).max()), data.draw(st.sampled_from([None, 1, 24, 50])))
+    scores, rows, error = (x.double().numpy() for x in _scan.scan(q, blocks, kept, halved=halved))
+    exact = q.double().numpy() @ corpus.double().numpy().T
+    assert (np.diff(scores, axis=1) <= 0).all()
+    assert all(len(set(line)) == kept for line in rows.tolist())
+    assert (np.abs(scores - np.take_along_axis(exact, rows.astype(int), axis=1)) <= error[:, None]).all()
+    np.put_along_axis(exact, rows.astype(int), -np.inf, axis=1)
+    assert (exact <= (scores[:, -1] + error)[:, None]).all()
+
+
+@pytest.mark.parametrize("order", ["ascending", "descending", "drawn"])
+def test_chunks_that_cannot_enter_are_passed_over_without_a_loss(order, rng, monkeypatch):
+    scores = np.sort(rng.normal(size=2000))[:: -1 if order == "descending" else 1]
+    corpus = torch.from_numpy(rng.permutation(scores) if order == "drawn" else scores.copy())[:, None]
+    looked_at = []
+    for name in ("_keep_some", "_keep_all"):
+        keep = getattr(_scan, name)
+        monkeypatch.setattr(_scan, name, lambda *args, keep=keep, name=name: looked_at.append(name) or keep(*args))
+    blocks = _scan.Blocks(corpus, np.zeros(0, dtype=np.intp), float(row_norms(corpus).max()), 200)
+    found, rows, _ = _scan.scan(torch.ones(1, 1, dtype=torch.float64), blocks, 5)
+    np.testing.assert_array_equal(found[0], np.sort(scores)[::-1][:5])
+    np.testing.assert_array_equal(corpus[rows[0], 0], found[0])
+    seen = {"ascending": ["_keep_all"] * 10, "descending": ["_keep_all"]}
+    assert looked_at == seen.get(order, looked_at)
+    assert order != "drawn" or {"_keep_some", "_keep_all"} == set(looked_at)
+
+
+def test_half_precision_is_for_many_queries_of_float32_on_processors_that_have_it(monkeypatch):
+    q = torch.ones(64, 8)
+    for able, told in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx512_bf16": False}, False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able, raising=False)
+        assert _scan.is_halved(q, 10, 1.0) == told
+        assert not _scan.is_halved(q.double(), 10, 1.0)
+        assert not _scan.is_halved(q[:5], 10, 1.0)
+        assert not _scan.is_halved(q, 1000, 1.0)
+        assert not _scan.is_halved(q, 10, 1e37)  # could be rounded to infinity
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert not _scan.is_halved(q, 10, 1.0)
 
 
 @given(embeddings(missing=False, zeros=False), st.data())
