@@ -135,19 +135,23 @@ def row_norms(x: Array) -> Tensor:
     norms = torch.empty(x.shape[0], dtype=compute_dtype(dtype_of(x)), device=device_of(x))
     for rows in row_blocks(x):
         _measure(as_tensor(x[rows]).to(norms.dtype), norms[rows])
-    _measure_later(x, norms)
+    _tell_apart_later(x, norms)
     return norms
 
 
 def _measure(block: Tensor, norms: Tensor) -> None:
-    """Write the norms of a block. The CPU looks at rows with NaN now, while they are in cache."""
+    """Write the norms of a block."""
     torch.linalg.vector_norm(block, dim=1, out=norms)
+    _tell_apart_now(block, norms)
+
+
+def _tell_apart_now(block: Tensor, norms: Tensor) -> None:
+    """The CPU looks at rows with NaN while they are in cache; a GPU must not wait inside a loop for their number."""
     if not block.is_cuda:
         _tell_apart(block, norms)
 
 
-def _measure_later(x: Array, norms: Tensor) -> None:
-    """What a GPU, which must not wait inside a loop, has left to do about rows with NaN."""
+def _tell_apart_later(x: Array, norms: Tensor) -> None:
     if norms.is_cuda:
         _tell_apart(as_tensor(x), norms)
 
@@ -178,16 +182,27 @@ def sum_rows(x: Array, *, normalize: bool) -> tuple[NDArray[np.float64], Tensor]
     factors = torch.zeros((_PIECES, 1, height), **kind)
     for rows in row_blocks(x):
         n = rows.stop - rows.start
-        block = scratch.view(-1, x.shape[1])[:n].copy_(as_tensor(x[rows]))
+        given = as_tensor(x[rows])
+        block = scratch.view(-1, x.shape[1])[:n].copy_(given)
         torch.linalg.vector_norm(block, dim=1, out=norms[rows])
-        weights = _inverse(norms[rows], smallest) if normalize else norms[rows] >= smallest
-        if block.is_cuda or not norms[rows].min() >= smallest:  # so it is where there are NaN
-            _measure(block, norms[rows])
-            block.masked_fill_(~(norms[rows] >= smallest)[:, None], 0)  # 0 * NaN is NaN
-        factors.view(-1)[:n], factors.view(-1)[n:] = weights, 0  # the rest is what an earlier block left
+        factors.view(-1)[:n] = norms[rows].reciprocal() if normalize else 1
+        factors.view(-1)[n:] = 0  # what an earlier block left
+        if block.is_cuda or not norms[rows].min() >= smallest:  # which is so where there are NaN
+            unusable = ~(norms[rows] >= smallest)
+            _clear(block, unusable)  # 0 * NaN is NaN
+            factors.view(-1)[:n].masked_fill_(unusable, 0)
+            _tell_apart_now(given, norms[rows])
         total += torch.bmm(factors, scratch).sum(dim=(0, 1))
-    _measure_later(x, norms)
+    _tell_apart_later(x, norms)
     return total.cpu().numpy(), norms
+
+
+def _clear(block: Tensor, rows: Tensor) -> None:
+    """Fill the rows of a mask with zeros; a GPU must not wait for their number, and visits all rows."""
+    if block.is_cuda:
+        block.masked_fill_(rows[:, None], 0)
+    else:
+        block.index_fill_(0, torch.nonzero(rows).flatten(), 0)
 
 
 def shift_rows(
@@ -224,7 +239,7 @@ def shift_rows(
         if scratch is not None:
             target.copy_(result)
     if not known:
-        _measure_later(x, norms)
+        _tell_apart_later(x, norms)
     if keep_zeros:
         zero = torch.from_numpy(np.flatnonzero(norms.cpu().numpy() < smallest))
         as_tensor(out).index_fill_(0, zero.to(norms.device), 0)  # a mask would visit every number
@@ -274,5 +289,5 @@ def fuse_rows(
         if total is not target:
             target.copy_(total)
     for part, norm in zip(parts, norms, strict=True):
-        _measure_later(part, norm)
+        _tell_apart_later(part, norm)
     return norms, lengths

@@ -43,9 +43,8 @@ class Blocks:
         """First row of a block, its rows, and the places of rows of zeros in it, if there are any."""
         for rows in row_blocks(self.corpus, self.block_size):
             first, last = np.searchsorted(self.zero_rows, [rows.start, rows.stop])
-            block = as_tensor(self.corpus[rows])
-            zero = torch.as_tensor(self.zero_rows[first:last] - rows.start, device=block.device)
-            yield rows.start, block, zero if last > first else None
+            block, zero = as_tensor(self.corpus[rows]), self.zero_rows[first:last] - rows.start
+            yield rows.start, block, torch.as_tensor(zero, device=block.device) if len(zero) else None
 
 
 def is_halved(q: Tensor, k: int, largest_norm: float) -> bool:

@@ -1,5 +1,7 @@
 """The blocked arithmetic against slow references, over dtypes, layouts, block edges and missing parts."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import reference
@@ -7,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import TOLERANCE, dtype_name, embeddings, lay_out, to_numpy
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from grclip import _kernels
 from grclip._kernels import as_tensor, is_viewable, is_writable, overlap, row_blocks
@@ -16,6 +19,7 @@ from grclip._kernels import as_tensor, is_viewable, is_writable, overlap, row_bl
 def small_blocks(monkeypatch):
     """Blocks of a few rows, so that small inputs have edges."""
     monkeypatch.setattr(_kernels, "_CPU_BLOCK", 64)
+    monkeypatch.setattr(_kernels, "_GPU_BLOCK", 96)
 
 
 @given(st.integers(1, 50), st.integers(1, 40))
@@ -126,3 +130,35 @@ def test_fused_rows_match_the_reference(data):
 @given(embeddings())
 def test_missing_rows(x):
     np.testing.assert_array_equal(_kernels.missing_rows(x), np.isnan(to_numpy(x)).all(axis=1))
+
+
+@given(embeddings(zeros=False), st.data())
+def test_rows_with_nan_beside_numbers_are_told_from_missing_ones(x, data):
+    """Whatever bits their NaN have: a NaN may be of either sign, and hold a payload."""
+    x = as_tensor(x).clone()
+    whole = x.isnan().all(dim=1)
+    rows = data.draw(st.lists(st.integers(0, len(x) - 1), unique=True, max_size=len(x)))
+    x[rows, 0] = torch.nan
+    partly = torch.zeros(len(x), dtype=torch.bool)
+    partly[rows] = ~whole[rows] & (x.shape[1] > 1)
+    if whole.any() and data.draw(st.booleans()):
+        x[torch.nonzero(whole)[0, 0], -1] = -torch.nan
+    for norms in (_kernels.row_norms(x), _kernels.sum_rows(x, normalize=True)[1]):
+        np.testing.assert_array_equal(norms == _kernels.PARTLY, partly)
+        np.testing.assert_array_equal(norms.isnan(), x.isnan().all(dim=1))
+
+
+@pytest.mark.parametrize("kernel", ["sum_rows", "shift_rows", "fuse_rows", "row_norms"])
+def test_no_block_waits_for_a_gpu(kernel, monkeypatch):
+    """Tensors that only pretend to be on one raise where a number of theirs is needed: after all blocks."""
+    monkeypatch.setattr(_kernels, "_tell_apart_later", Mock(side_effect=TimeoutError))
+    with FakeTensorMode():
+        x, out = torch.empty(50, 8, device="cuda"), torch.empty(50, 8, device="cuda")
+        calls = {
+            "sum_rows": lambda: _kernels.sum_rows(x, normalize=True),
+            "shift_rows": lambda: _kernels.shift_rows(x, np.zeros(8), normalize=True, out=out),
+            "fuse_rows": lambda: _kernels.fuse_rows([x, x], np.ones((4, 2)), np.ones(4), out=out),
+            "row_norms": lambda: _kernels.row_norms(x),
+        }
+        with pytest.raises(TimeoutError):
+            calls[kernel]()

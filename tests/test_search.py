@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.exceptions import NotFittedError
 from strategies import embeddings, lay_out, to_numpy
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from grclip import ExactRetriever, Items, SearchTask, _scan, _topk
 from grclip._kernels import row_norms
@@ -186,6 +187,16 @@ def test_chunks_that_cannot_enter_are_passed_over_without_a_loss(order, rng, mon
     seen = {"ascending": ["_keep_all"] * 10, "descending": ["_keep_all"]}
     assert looked_at == seen.get(order, looked_at)
     assert order != "drawn" or {"_keep_some", "_keep_all"} == set(looked_at)
+
+
+def test_no_block_waits_for_a_gpu(products):
+    """Tensors that only pretend to be on one raise where a number of theirs is needed."""
+    with FakeTensorMode():
+        corpus, queries = torch.empty(100, 8, device="cuda"), torch.empty(20, 8, device="cuda")
+        blocks = _scan.Blocks(corpus, np.zeros(0, dtype=np.intp), 1.0, 30)
+        scores, rows, error = _scan.scan(queries, blocks, 5, halved=products)
+    assert scores.shape == rows.shape == (20, 5)
+    assert error.shape == (20,)
 
 
 def test_half_precision_is_for_many_queries_of_float32_on_processors_that_have_it(monkeypatch):
