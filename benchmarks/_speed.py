@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -20,12 +20,21 @@ PEAK = "/proc/self/status"
 """Where Linux tells how much memory a process has, and has had at most."""
 
 
+class Work(NamedTuple):
+    """What both sides cannot do without: bytes read and written, or, in GFLOP/s, additions and multiplications."""
+
+    ours: float
+    reference: float
+    unit: str = "GB/s"
+
+
 @dataclass(frozen=True)
 class Row:
-    """One figure: `value` in `unit`, which meets its line where it is at most `line`.
+    """One figure: `value` in `unit`, which meets its line where it is at most `line` and both sides agree.
 
     `ours` and `reference` are median seconds, `spread` the quartiles of the ratio from one turn to the next, and `best`
-    the ratio of the shortest times, which other work on the machine disturbs least.
+    the ratio of the shortest times, which other work on the machine disturbs least. `agree` is False where both sides
+    should find the same and do not.
     """
 
     figure: str
@@ -36,12 +45,21 @@ class Row:
     reference: float | None = None
     spread: tuple[float, float] | None = None
     best: float | None = None
+    work: Work | None = None
+    agree: bool = True
     note: str = ""
 
     @property
     def met(self) -> bool | None:
         """Whether the line is met; None where nothing was measured."""
-        return None if self.value is None else self.value <= self.line
+        return None if self.value is None else self.value <= self.line and self.agree
+
+    @property
+    def rates(self) -> tuple[float, float] | None:
+        """Work a second of ours and of the reference, in the unit of the work; None where it is not known."""
+        if self.work is None or self.ours is None or self.reference is None:
+            return None
+        return self.work.ours / self.ours / 1e9, self.work.reference / self.reference / 1e9
 
 
 def compare(
@@ -52,7 +70,7 @@ def compare(
     *,
     repeats: int,
     device: str = "cpu",
-    note: str = "",
+    work: Work | None = None,
 ) -> Row:
     """The ratio of both sides' medians, each measured `repeats` times in turn, after one call that does not count."""
     sides: tuple[list[float], list[float]] = ([], [])
@@ -66,7 +84,7 @@ def compare(
     quartiles = statistics.quantiles(ratios, n=4, method="inclusive") if repeats > 1 else ratios * 3
     best = min(sides[0]) / min(sides[1])
     spread = (quartiles[0], quartiles[2])
-    return Row(figure, line, medians[0] / medians[1], "x", medians[0], medians[1], spread, best, note)
+    return Row(figure, line, medians[0] / medians[1], "x", medians[0], medians[1], spread, best, work)
 
 
 def seconds(call: Callable[[], Any], device: str = "cpu") -> float:
@@ -103,23 +121,24 @@ def peak(figure: str, line: float, code: str, *arguments: object, note: str = ""
 
 
 HEADER = """\
-| figure | measured | quartiles | of the best | ours, reference (ms) | line | met |
-|---|---:|---:|---:|---:|---:|---|"""
+| figure | measured | quartiles | of the best | ours, reference (ms) | rate: ours | reference | line | met |
+|---|---:|---:|---:|---:|---:|---:|---:|---|"""
 
 
 def row_of(row: Row) -> str:
     """The row in Markdown."""
     value = "—" if row.value is None else f"{row.value:.3g} {row.unit}"
-    spread = "—" if row.spread is None else f"{row.spread[0]:.2f} to {row.spread[1]:.2f}"
-    best = "—" if row.best is None else f"{row.best:.2f}"
+    spread = "—" if row.spread is None else f"{row.spread[0]:.3g} to {row.spread[1]:.3g}"
+    best = "—" if row.best is None else f"{row.best:.3g}"
     both = "—" if row.ours is None or row.reference is None else f"{row.ours * 1e3:.1f}, {row.reference * 1e3:.1f}"
+    rates = " | ".join(["—"] * 2 if row.work is None else [f"{rate:.3g} {row.work.unit}" for rate in row.rates or ()])
     met = {True: "yes", False: "no", None: "not measured"}[row.met] + (f" ({row.note})" if row.note else "")
-    return f"| {row.figure} | {value} | {spread} | {best} | {both} | {row.line:g} {row.unit} | {met} |"
+    return f"| {row.figure} | {value} | {spread} | {best} | {both} | {rates} | {row.line:g} {row.unit} | {met} |"
 
 
 def as_json(rows: Iterable[Row], growth: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     """All that was measured."""
-    figures = [{**vars(row), "met": row.met} for row in rows]
+    figures = [{**vars(row), "rates": row.rates, "met": row.met} for row in rows]
     return json.dumps({"about": dict(about), "figures": figures, "growth": dict(growth)}, indent=1) + "\n"
 
 

@@ -1,22 +1,21 @@
 """What the choice of alpha costs against a grid search: ``python -m benchmarks.alpha_cv``.
 
 `MultimodalFuserCV` and `GridSearchCV` over the same alphas and folds, on drawn embeddings without a gap: documents that
-all have a text and an image, one of them relevant to each query. Both run by turns; the ratio is that of medians.
+all have a text and an image, one of them relevant to each query. `benchmarks.speed` has the same rows; here the number
+of alphas and of runs can be chosen.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import time
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
+from benchmarks._speed import HEADER, Row, compare, row_of
 from grclip import ExactRetriever, Items, ModalityGapRemover, MultimodalFuser, MultimodalFuserCV, SearchTask
 from grclip.metrics import retrieval_scorer
 
@@ -34,17 +33,10 @@ def draw(
     return ModalityGapRemover().fit_transform(task), [{row: 1} for row in range(n_queries)]
 
 
-def seconds(search: Any, task: SearchTask, qrels: list[dict[int, int]]) -> float:
-    """How long a fit takes."""
-    start = time.perf_counter()
-    search.fit(task, qrels)
-    return time.perf_counter() - start
-
-
 def against_grid_search(
-    repeats: int = 5, n_alphas: int = 101, cv: int = 5, *, equalize: bool = False, **sizes: int
-) -> dict[str, float]:
-    """Median times of both in seconds, their ratio, the alphas that they choose, and how far scores are apart."""
+    *, repeats: int = 3, n_alphas: int = 101, cv: int = 5, equalize: bool = False, **sizes: int
+) -> Row:
+    """Both in turn, which must choose the same alpha by scores that are the same up to rounding."""
     task, qrels = draw(**sizes)
     own = MultimodalFuserCV(n_alphas, cv=cv, equalize=equalize)
     grid = GridSearchCV(
@@ -54,35 +46,41 @@ def against_grid_search(
         cv=cv,
         error_score="raise",
     )
-    times = [(seconds(own, task, qrels), seconds(grid, task, qrels)) for _ in range(repeats)]
-    fast, slow = (statistics.median(column) for column in zip(*times, strict=True))
+    row = compare(
+        "MultimodalFuserCV / GridSearchCV" + ", one scale" * equalize,
+        0.1,
+        lambda: own.fit(task, qrels),
+        lambda: grid.fit(task, qrels),
+        repeats=repeats,
+    )
+    agree, note = agreement(own, grid)
+    return replace(row, agree=agree, note=f"{note}; medians of {repeats}")
+
+
+def agreement(own: MultimodalFuserCV, grid: GridSearchCV) -> tuple[bool, str]:
+    """Whether both choose the same alpha and find the same scores up to rounding, and how far these are apart."""
+    theirs = grid.best_params_["multimodalfuser__alpha"]
     difference = max(
-        np.abs(own.cv_results_[name] - grid.cv_results_[name]).max()
-        for name in own.cv_results_
+        np.abs(scores - grid.cv_results_[name]).max()
+        for name, scores in own.cv_results_.items()
         if name.endswith("_test_score") and not name.startswith("rank")
     )
-    return {
-        "seconds": fast,
-        "grid_search_seconds": slow,
-        "ratio": fast / slow,
-        "alpha": own.alpha_,
-        "grid_search_alpha": float(grid.best_params_["multimodalfuser__alpha"]),
-        "score": own.best_score_,
-        "largest_difference": float(difference),
-    }
+    chosen = f"both choose alpha {theirs:g}" if own.alpha_ == theirs else f"alpha is {own.alpha_:g} and {theirs:g}"
+    return bool(own.alpha_ == theirs and difference <= 1e-6), f"{chosen}, scores differ by {difference:.2g} at most"
 
 
 def main() -> None:
     """Print the measurement, without and with one scale for all kinds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each, by turns (default: 5)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each, by turns (default: 3)")
     parser.add_argument("--alphas", type=int, default=101, help="alphas from 0 to 1 (default: 101)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    print(HEADER, flush=True)
     for equalize in (False, True):
-        print(f"equalize={equalize}, {arguments.threads} threads")
-        print(json.dumps(against_grid_search(arguments.repeats, arguments.alphas, equalize=equalize), indent=2))
+        row = against_grid_search(repeats=arguments.repeats, n_alphas=arguments.alphas, equalize=equalize)
+        print(row_of(row), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,20 +15,24 @@ import platform
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
-import sklearn
 import torch
 
 import grclip
 from benchmarks._arguments import device, folder, new_file
-from benchmarks._speed import HEADER, Row, as_json, compare, noted, peak, python, row_of, seconds, three
+from benchmarks._speed import HEADER, Row, Work, as_json, compare, noted, peak, python, row_of, seconds, three
+from benchmarks.alpha_cv import against_grid_search
 from grclip import ExactRetriever, Items, ModalityGapRemover, MultimodalFuser
+from grclip._kernels import Array
 from grclip.metrics import ndcg_score
 
 MEMORY = """
@@ -66,6 +70,7 @@ class Figures:
         self.n, self.d = (3_000, 64) if quick else (200_000, 512)
         self.repeats = 2 if quick else max(7, arguments.repeats)
         self.queries, self.scored = (50, 200) if quick else (1_000, 10_000)
+        self.chosen = {"n_alphas": 5, "n_queries": 40, "n_documents": 90, "d": 128} if quick else {}
         self.bytes, self.step = (10**8, 50_000) if quick else (10**10, 50_000)
         self.sizes = ((1_000, 2_000), (64, 128)) if quick else ((10**4, 10**5, 10**6), (256, 512, 1024, 2048, 4096))
         self.device, self.folder = arguments.device, arguments.folder
@@ -80,13 +85,19 @@ class Figures:
     def transform(self) -> Row:
         x = self.rows()
         remover = ModalityGapRemover().fit(three(x))
-        return self.compare("transform / clone()", 1.3, lambda: remover.transform(three(x)), x.clone)
+        return self.compare(
+            "transform / clone()", 1.3, lambda: remover.transform(three(x)), x.clone, work=passes(x, 2, 2)
+        )
 
     def in_place(self) -> Row:
         x = self.rows()
         out, remover = x.clone(), ModalityGapRemover(copy=False).fit(three(x))
         return self.compare(
-            "transform in place / copy_", 1.5, lambda: remover.transform(three(x)), lambda: out.copy_(x)
+            "transform in place / copy_",
+            1.5,
+            lambda: remover.transform(three(x)),
+            lambda: out.copy_(x),
+            work=passes(x, 2, 2),
         )
 
     def fuse(self) -> Row:
@@ -100,11 +111,14 @@ class Figures:
             2.0,
             lambda: fuser.transform(remover.transform(items)),
             lambda: [x.clone() for x in parts.values()],
+            work=passes(parts["text"], 7, 4),  # the fuser reads what the remover wrote of both, and writes one
         )
 
     def fit(self) -> Row:
         x = self.rows()
-        return self.compare("fit / sum(0)", 2.0, lambda: ModalityGapRemover().fit(three(x)), lambda: x.sum(0))
+        return self.compare(
+            "fit / sum(0)", 2.0, lambda: ModalityGapRemover().fit(three(x)), lambda: x.sum(0), work=passes(x, 1, 1)
+        )
 
     def memory(self) -> Row:
         return peak("memory of transform beyond its output", 64, MEMORY, self.n, self.d)
@@ -114,7 +128,11 @@ class Figures:
         remover, roles = ModalityGapRemover().fit(three(x)), three(x)
         viewed = three(x.numpy())
         return self.compare(
-            "transform of NumPy / of torch", 1.05, lambda: remover.transform(viewed), lambda: remover.transform(roles)
+            "transform of NumPy / of torch",
+            1.05,
+            lambda: remover.transform(viewed),
+            lambda: remover.transform(roles),
+            work=passes(x, 2, 2),
         )
 
     def search(self) -> Row:
@@ -131,8 +149,14 @@ class Figures:
         index.add(corpus)
         retriever = ExactRetriever(k=10).fit(corpus)
         same = (retriever.predict(queries) == index.search(queries, 10)[1]).mean()
-        row = self.compare(name, line, lambda: retriever.predict(queries), lambda: index.search(queries, 10))
-        return noted(row, f"{same:.2%} of the places hold the same row")
+        row = self.compare(
+            name,
+            line,
+            lambda: retriever.predict(queries),
+            lambda: index.search(queries, 10),
+            work=products(queries, corpus),
+        )
+        return replace(row, agree=bool(same == 1), note=f"{same:.2%} of the places hold the same row")
 
     def ndcg(self) -> Row:
         """Against the faster of both, each on what it reads, made beforehand."""
@@ -153,9 +177,12 @@ class Figures:
         absent = "".join(f"; {other} is not installed" for other in ("ir_measures", "ranx") if other not in rows)
         return noted(rows[fastest], f"against {fastest}{absent}")
 
-    def alpha(self) -> Row:
-        """The place of MultimodalFuserCV against GridSearchCV over MultimodalFuser."""
-        return Row("MultimodalFuserCV / GridSearchCV", 0.1, note="no MultimodalFuserCV yet")
+    def alpha(self, *, equalize: bool = False) -> Row:
+        """In fewer turns than the others: a grid search takes a minute or more, and hardly scatters."""
+        return against_grid_search(repeats=min(3, self.repeats), equalize=equalize, **self.chosen)
+
+    def alpha_equalize(self) -> Row:
+        return self.alpha(equalize=True)
 
     def imports(self) -> Row:
         ours, theirs = "import grclip", "import torch, sklearn"
@@ -204,22 +231,29 @@ class DeviceFigures(Figures):
     def transform(self) -> Row:
         out, remover = torch.empty_like(self.x), ModalityGapRemover().fit(three(self.x))
         ours, figure = partial(remover.transform, three(self.x)), f"transform / copy_, {self.name}"
-        return self.compare(figure, 1 / 0.8, ours, lambda: out.copy_(self.x))
+        return self.compare(figure, 1 / 0.8, ours, lambda: out.copy_(self.x), work=passes(self.x, 2, 2))
 
     def fit(self) -> Row:
         ours, figure = partial(ModalityGapRemover().fit, three(self.x)), f"fit / sum(0), {self.name}"
-        return self.compare(figure, 1 / 0.7, ours, lambda: self.x.sum(0))
+        return self.compare(figure, 1 / 0.7, ours, lambda: self.x.sum(0), work=passes(self.x, 1, 1))
 
     def search(self) -> Row:
         corpus = torch.nn.functional.normalize(self.x.float()).to(self.x.dtype)
         queries, retriever = corpus[: self.queries].clone(), ExactRetriever(k=10).fit(corpus)
         figure = f"ExactRetriever / product and topk, {self.name}"
         return self.compare(
-            figure, 1 / 0.7, lambda: retriever.predict(queries), lambda: (queries @ corpus.T).topk(10, dim=1)
+            figure,
+            1 / 0.7,
+            lambda: retriever.predict(queries),
+            lambda: (queries @ corpus.T).topk(10, dim=1),
+            work=products(queries, corpus),
         )
 
 
-FIGURES = ("transform", "in_place", "fuse", "fit", "memory", "numpy", "search", "ndcg", "alpha", "imports", "memmap")
+FIGURES = (
+    *("transform", "in_place", "fuse", "fit", "memory", "numpy", "search", "ndcg", "alpha", "alpha_equalize"),
+    *("imports", "memmap"),
+)
 DEVICE_FIGURES = ("transform", "fit", "search")
 
 
@@ -237,6 +271,17 @@ def measure(arguments: argparse.Namespace) -> list[Row]:
             rows.append(getattr(some, name)())
             print(row_of(rows[-1]), flush=True)
     return rows
+
+
+def passes(x: torch.Tensor, ours: int, reference: int) -> Work:
+    """How often both sides read or write as many bytes as x has."""
+    return Work(ours * x.nbytes, reference * x.nbytes)
+
+
+def products(queries: Array, corpus: Array) -> Work:
+    """All dot products, by both sides."""
+    flops = 2 * len(queries) * corpus.shape[0] * corpus.shape[1]
+    return Work(flops, flops, "GFLOP/s")
 
 
 def scorers(qrels: dict[str, dict[str, int]], run: dict[str, dict[str, float]]) -> dict[str, Callable[[], Any]]:
@@ -262,14 +307,21 @@ def about(chosen: str) -> dict[str, Any]:
     return {
         "date": date.today().isoformat(),
         "machine": torch.cuda.get_device_name(chosen) if cuda else (model or [platform.processor()])[0],
+        "cores": joblib.cpu_count(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "load": _load(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "scikit-learn": sklearn.__version__,
         "grclip": grclip.__version__,
+        **dict(_versions("torch", "numpy", "scipy", "scikit-learn", "faiss-cpu", "ir-measures", "ranx")),
     }
+
+
+def _versions(*distributions: str) -> Iterator[tuple[str, str]]:
+    """Versions of those that are installed."""
+    for name in distributions:
+        with contextlib.suppress(PackageNotFoundError):
+            yield name, version(name)
 
 
 def _lines(path: str) -> list[str]:

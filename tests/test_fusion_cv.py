@@ -1,5 +1,6 @@
 """MultimodalFuserCV: everything that GridSearchCV over MultimodalFuser finds, which is its slow and obvious version."""
 
+import re
 import warnings
 
 import joblib
@@ -15,7 +16,7 @@ from sklearn.model_selection import GridSearchCV, KFold, LeaveOneOut, RepeatedKF
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks, get_tags
 
-from benchmarks.alpha_cv import against_grid_search
+from benchmarks.alpha_cv import against_grid_search, agreement
 from grclip import (
     ExactRetriever,
     Items,
@@ -437,11 +438,22 @@ def test_a_failed_fit_changes_nothing_and_a_new_one_forgets(mixed):
     assert not hasattr(own, "spread_")
 
 
-def test_the_benchmark_compares_like_with_like():
-    found = against_grid_search(repeats=1, n_alphas=5, n_queries=40, n_documents=90, d=16)
-    assert found["alpha"] == found["grid_search_alpha"]
-    assert found["largest_difference"] < 1e-12
-    assert 0 < found["score"] < 1
+@pytest.mark.parametrize("equalize", [False, True])
+def test_the_benchmark_compares_like_with_like(equalize):
+    row = against_grid_search(repeats=1, n_alphas=5, equalize=equalize, n_queries=40, n_documents=90, d=128)
+    assert row.agree
+    assert re.fullmatch(r"both choose alpha 0\.\d+, scores differ by (0|\de-1\d) at most; medians of 1", row.note)
+
+
+def test_the_benchmark_tells_when_alphas_or_scores_differ(mixed):
+    own = MultimodalFuserCV(ALPHAS, cv=3).fit(*mixed)
+    assert agreement(own, grid_search(*mixed, ALPHAS, cv=3))[0]
+    agree, note = agreement(own, grid_search(*mixed, ALPHAS, cv=3, equalize=True))
+    assert not agree
+    assert "scores differ by 0." in note
+    agree, note = agreement(own.set_params(alphas=[0.3]).fit(*mixed), grid_search(*mixed, [0.7], cv=3))
+    assert not agree
+    assert "alpha is 0.3 and 0.7" in note
 
 
 def test_gpu_equals_cpu(cuda, rng):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from benchmarks import speed
-from benchmarks._speed import Row, compare
+from benchmarks._speed import HEADER, Row, compare
 
 
 @pytest.fixture(scope="module")
@@ -26,24 +26,57 @@ def test_every_figure_has_a_row_that_is_measured_or_says_why_not(command):
     assert len(rows) == len(speed.FIGURES)
     for row in rows:
         assert row["value"] is not None or row["note"]
+        assert row["agree"]
         assert row["met"] == (None if row["value"] is None else row["value"] <= row["line"])
         assert f"| {row['figure']} |" in printed
 
 
 def test_ratios_are_those_of_the_medians(command):
     ratios = [row for row in command[1]["figures"] if row["ours"] is not None]
-    assert len(ratios) >= 6
+    assert len(ratios) >= 10
     for row in ratios:
         assert row["value"] == pytest.approx(row["ours"] / row["reference"])
 
 
-def test_faiss_finds_the_same_rows_where_it_is_installed(command):
-    (row,) = (row for row in command[1]["figures"] if "faiss" in row["figure"])
-    assert row["note"] in ("100.00% of the places hold the same row", "faiss is not installed")
+def row_about(command, name):
+    (row,) = (row for row in command[1]["figures"] if row["figure"].endswith(name))
+    return row
+
+
+def test_faiss_finds_the_same_rows(command):
+    assert row_about(command, "faiss IndexFlatIP")["note"] == "100.00% of the places hold the same row"
+
+
+@pytest.mark.parametrize("name", ["GridSearchCV", "GridSearchCV, one scale"])
+def test_a_grid_search_finds_the_same_alpha_and_scores(command, name):
+    note = row_about(command, name)["note"]
+    assert note.startswith("both choose alpha 0.")
+    assert note.endswith("at most; medians of 2")
+
+
+def test_a_rate_is_work_by_seconds(command):
+    search = row_about(command, "faiss IndexFlatIP")
+    flops = 2 * 50 * 3_000 * 64
+    assert search["rates"] == pytest.approx([flops / search[side] / 1e9 for side in ("ours", "reference")])
+    fused = row_about(command, "clone() of both parts")
+    assert fused["rates"][0] / fused["rates"][1] == pytest.approx(7 / 4 / fused["value"])
+    assert f"| {fused['rates'][0]:.3g} GB/s | {fused['rates'][1]:.3g} GB/s |" in command[0]
+    assert row_about(command, "import torch, sklearn")["rates"] is None
 
 
 def test_machine_and_versions_are_written(command):
-    assert {"date", "machine", "threads", "torch", "numpy"} <= set(command[1]["about"])
+    about = command[1]["about"]
+    assert {"date", "machine", "cores", "capability", "threads", "torch", "numpy", "scipy", "scikit-learn"} <= set(
+        about
+    )
+    assert about["faiss-cpu"].count(".") >= 1
+    assert "not-installed" not in dict(speed._versions("not-installed", "numpy"))
+
+
+def test_every_line_of_the_table_has_as_many_cells_as_its_header(command):
+    table = [line for line in command[0].split("\n\n")[1].splitlines() if line.startswith("|")]
+    assert len(table) == len(speed.FIGURES) + 2
+    assert {line.count("|") for line in table} == {HEADER.splitlines()[0].count("|")}
 
 
 def test_growth_goes_over_rows_and_widths(command):
@@ -62,6 +95,7 @@ def test_sides_are_measured_in_turn():
 def test_a_line_is_met_up_to_its_value():
     assert Row("a figure", 1.3, value=1.3).met
     assert not Row("a figure", 1.3, value=1.31).met
+    assert not Row("a figure", 1.3, value=0.1, agree=False).met
     assert Row("a figure", 1.3).met is None
 
 
