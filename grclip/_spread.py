@@ -54,7 +54,8 @@ def document_spreads(
     for kind, rows in samples.items():
         documents = _unit_rows({role: part for role, part in parts.items() if role in kind}, rows, options)
         usable = np.outer(queries.any(axis=1), documents.any(axis=1)) & ~relevant_pairs(qrels, asked, rows)
-        similarities = (queries @ documents.T)[usable]
+        products = torch.from_numpy(queries) @ torch.from_numpy(documents).T  # in threads that a limit of torch reaches
+        similarities = products.numpy()[usable]
         squares = float(similarities.var() * similarities.size) if similarities.size else 0.0
         sums[kind] = (len(rows), similarities.size, squares)
     return _settle(sums, quiet=quiet), query_kinds
