@@ -177,12 +177,12 @@ class Figures:
         absent = "".join(f"; {other} is not installed" for other in ("ir_measures", "ranx") if other not in rows)
         return noted(rows[fastest], f"against {fastest}{absent}")
 
-    def alpha(self, *, equalize: bool = False) -> Row:
-        """In fewer turns than the others: a grid search takes a minute or more, and hardly scatters."""
-        return against_grid_search(repeats=min(3, self.repeats), equalize=equalize, **self.chosen)
+    def alpha(self) -> Row:
+        return against_grid_search(repeats=self.repeats, **self.chosen)
 
     def alpha_equalize(self) -> Row:
-        return self.alpha(equalize=True)
+        """In fewer turns than the others: this grid search takes minutes, and hardly scatters."""
+        return against_grid_search(repeats=min(3, self.repeats), equalize=True, **self.chosen)
 
     def imports(self) -> Row:
         ours, theirs = "import grclip", "import torch, sklearn"
