@@ -7,7 +7,7 @@ them and compared as ExactRetriever compares.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from typing import NamedTuple
 
@@ -17,14 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grclip._kernels import compute_dtype, norm_limits, row_blocks
-from grclip._lines import Lines
+from grclip._lines import Ends, Lines, powers_of, products, row_products
 
 _CPU_SCORES = 2**17  # scores of one query in a block, by alpha and document: 512 kB of float32
 _GPU_SCORES = 2**22
-_PAIRS = 2**18  # numbers in a table of relevant documents by alpha
+_PAIRS = 2**19  # numbers in a table of relevant documents by alpha
 _PENDING = 2**17  # comparisons that wait to be made exactly
-
-Ends = tuple[Tensor, Tensor]
 
 
 class Group(NamedTuple):
@@ -33,8 +31,17 @@ class Group(NamedTuple):
     queries: Tensor  # rows, (n_queries,)
     asked: Tensor  # for each pair the place of its query in `queries`, ascending, (n_pairs,)
     documents: Tensor  # and its document, (n_pairs,)
-    low: Tensor  # a document that scores less ranks below it for certain, (n_pairs, n_alphas)
-    high: Tensor  # a document that scores more ranks above it for certain, (n_pairs, n_alphas)
+    low: Tensor  # a document that scores less ranks below it for certain, (n_pairs, n_alphas); NaN: not known
+    high: Tensor  # a document that scores more ranks above it for certain, (n_pairs, n_alphas); NaN: not known
+
+
+class Block(NamedTuple):
+    """Some documents of the corpus: the score of one is the sum of its factors times its products."""
+
+    rows: slice
+    factors: list[Tensor]  # by power of alpha, (n_alphas, n_rows); NaN where the length is not known
+    products: list[Tensor]  # with the queries of a group, (n_queries, n_rows)
+    zero: Tensor  # whether a row is nothing at any alpha, (n_rows,)
 
 
 class Ranker:
@@ -47,8 +54,8 @@ class Ranker:
         self.dtype, self.device = compute_dtype(queries.dtype, corpus.dtype), corpus.device
         self.alphas = torch.as_tensor(alphas, device=self.device)
         self.lengths_ = torch.as_tensor(lengths.T.copy(), device=self.device)
-        a, b = self.alphas[:, None], 1 - self.alphas[:, None]
-        self.powers = [a, b] if queries.fixed else [a * a, a * b, b * b]
+        self.fixed = queries.fixed
+        self.powers = powers_of(self.alphas, fixed=self.fixed)
         scores = _GPU_SCORES if self.device.type == "cuda" else _CPU_SCORES
         self.block = max(1, min(scores // len(alphas), corpus.block_rows))
         self.lines = max(1, 4 * scores // self.block)  # of a block, whose doubtful documents are listed at once
@@ -68,13 +75,13 @@ class Ranker:
                 yield places[group.asked.cpu().numpy()], group.documents.cpu().numpy(), ranks
 
     def _groups(self, relevant: Sequence[NDArray[np.intp]]) -> Iterator[NDArray[np.intp]]:
-        """Places of consecutive queries whose relevant documents fit a table."""
-        most = max(1, min(_PAIRS // len(self.alphas), self.corpus.block_rows))
+        """Places of consecutive queries that fit a block, and whose relevant documents fit a table."""
+        most = _PAIRS // len(self.alphas)
         ends = np.cumsum([len(rows) for rows in relevant])
         start = 0
         while start < len(relevant):
             fit = int(np.searchsorted(ends, most + (ends[start - 1] if start else 0), side="right"))
-            stop = min(max(fit, start + 1), start + most)
+            stop = min(max(fit, start + 1), start + self.corpus.block_rows)
             yield np.arange(start, stop)
             start = stop
 
@@ -89,7 +96,7 @@ class Ranker:
 
     def _documents(self, rows: Tensor | slice) -> tuple[Tensor, Tensor, Tensor]:
         """Scales of some documents' lines (NaN where not known), errors and lengths of vectors, (n_alphas, n)."""
-        norms, errors = self.corpus.norms(self.alphas, rows, self.dtype)
+        norms, errors = self.corpus.norms(self.alphas, rows)
         lengths = self.lengths_[:, self.corpus.codes[rows]]
         return torch.where(errors.isinf(), torch.nan, lengths / norms), errors * lengths, lengths
 
@@ -111,13 +118,14 @@ class Ranker:
         NaN where that is not known. Scores are those of queries that are not yet of unit length.
         """
         scales, errors, lengths = self._documents(documents)
-        terms = self._products((ends[0][at], ends[1][at]), self.corpus.take(documents), _row_products)
+        terms = products((ends[0][at], ends[1][at]), self.corpus.take(documents), fixed=self.fixed, dot=row_products)
         scores = reduce(torch.add, map(torch.mul, self.powers, terms)) * scales
         asked = queries[at.to(queries.device)]
-        norms, blur = self.queries.norms(self.alphas.to(self.queries.device), asked, self.dtype)
+        norms, blur = self.queries.norms(self.alphas.to(self.queries.device), asked)
         either = errors + self.error[:, None] + (lengths + self.length[:, None]) * blur.to(self.device)
         margin = either * norms.to(self.device)
-        return (scores - margin).T, (scores + margin).T
+        zero = self.corpus.zero[documents]  # behind all that are something
+        return (scores - margin).masked_fill(zero, -torch.inf).T, (scores + margin).masked_fill(zero, -torch.inf).T
 
     @staticmethod
     def _within(low: Tensor, high: Tensor, k: int) -> Tensor:
@@ -130,51 +138,60 @@ class Ranker:
     def _count(self, group: Group, k: int) -> Tensor:
         """How many documents rank above each of a group, (n_pairs, n_alphas); counts from k on are not finished."""
         above = torch.zeros(group.low.shape, dtype=torch.long, device=self.device)
-        ends = self._ends(group.queries)
         pending: list[Tensor] = []
-        for rows in row_blocks(self.corpus.columns[0], self.block):
-            tables = [(power * self._documents(rows)[0]).to(self.dtype) for power in self.powers]
-            products = [x.to(self.dtype) for x in self._products(ends, self.corpus.take(rows), _all_products)]
-            higher, lower = self._compare(group, tables, products)
+        for block in self._blocks(group):
+            higher, lower = self._compare(group, block, (above < k).any(dim=1))
             above += higher
-            inside = (group.documents >= rows.start) & (group.documents < rows.stop)
-            doubtful = rows.stop - rows.start - higher - lower > inside[:, None]
-            for some in torch.nonzero(doubtful & (above < k)).split(self.lines):
-                pairs, alphas = some.T
-                scores = reduce(
-                    torch.add,
-                    [
-                        table[alphas] * product[group.asked[pairs]]
-                        for table, product in zip(tables, products, strict=True)
-                    ],
-                )
-                certain = scores > group.high[pairs, alphas, None]
-                above[pairs, alphas] += (
-                    certain.sum(dim=1) - higher[pairs, alphas]
-                )  # counted once, whatever rounding does
-                line, column = torch.nonzero(~certain & ~(scores < group.low[pairs, alphas, None])).T
-                pending.append(torch.stack([pairs[line], alphas[line], column + rows.start]))
-                if sum(x.shape[1] for x in pending) > _PENDING:
+            inside = (group.documents >= block.rows.start) & (group.documents < block.rows.stop)
+            doubtful = higher + lower + inside[:, None] < len(block.zero)
+            for cells in torch.nonzero(doubtful & (above < k)).split(self.lines):
+                pairs, alphas = cells.T
+                certain, unsure = self._examine(group, block, pairs, alphas)
+                above[pairs, alphas] += certain - higher[pairs, alphas]  # another sum may round otherwise: count anew
+                pending.append(unsure)
+                if sum(comparisons.shape[1] for comparisons in pending) > _PENDING:
                     self._settle(group, above, torch.cat(pending, dim=1))
                     pending.clear()
         if pending:
             self._settle(group, above, torch.cat(pending, dim=1))
         return above
 
-    def _compare(self, group: Group, tables: list[Tensor], products: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """How many documents of a block certainly rank above and below each of a group, (n_pairs, n_alphas)."""
-        higher, lower = (torch.empty(group.low.shape, dtype=self.dtype, device=self.device) for _ in range(2))
-        scores, marks = torch.empty_like(tables[0]), torch.empty_like(tables[0])
-        last = -1
-        for pair, query in enumerate(group.asked.tolist()):
+    def _blocks(self, group: Group) -> Iterator[Block]:
+        """The corpus, beside the queries of a group."""
+        ends = self._ends(group.queries)
+        for rows in row_blocks(self.corpus.columns[0], self.block):
+            scales, _, _ = self._documents(rows)
+            terms = products(ends, self.corpus.take(rows), fixed=self.fixed)
+            factors = [(power * scales).to(self.dtype) for power in self.powers]
+            yield Block(rows, factors, [term.to(self.dtype) for term in terms], self.corpus.zero[rows])
+
+    def _compare(self, group: Group, block: Block, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """How many documents of a block certainly rank above and below each wanted pair, (n_pairs, n_alphas)."""
+        higher, lower = (torch.zeros(group.low.shape, dtype=self.dtype, device=self.device) for _ in range(2))
+        scores, marks = torch.empty_like(block.factors[0]), torch.empty_like(block.factors[0])
+        asked, last = group.asked.tolist(), -1
+        for pair in torch.nonzero(wanted).flatten().tolist():
+            query = asked[pair]
             if query != last:
-                torch.mul(tables[0], products[0][query], out=scores)
-                for table, product in zip(tables[1:], products[1:], strict=True):
-                    scores.addcmul_(table, product[query])
+                torch.mul(block.factors[0], block.products[0][query], out=scores)
+                for factor, product in zip(block.factors[1:], block.products[1:], strict=True):
+                    scores.addcmul_(factor, product[query])
+                last = query
             torch.sum(torch.gt(scores, group.high[pair, :, None], out=marks), dim=1, out=higher[pair])
             torch.sum(torch.lt(scores, group.low[pair, :, None], out=marks), dim=1, out=lower[pair])
-            last = query
-        return higher.long(), lower.long()
+        return higher.long(), lower.long() + block.zero.sum() * (group.low > -torch.inf)
+
+    def _examine(self, group: Group, block: Block, pairs: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
+        """How many documents of a block certainly rank above some pairs, each at an alpha, and which may.
+
+        Counts have the shape (n,), and comparisons to be made exactly are (pair, alpha, document), (3, n_unsure).
+        """
+        terms = zip(block.factors, block.products, strict=True)
+        scores = reduce(torch.add, [factor[alphas] * product[group.asked[pairs]] for factor, product in terms])
+        scores.masked_fill_(block.zero, -torch.inf)
+        higher, lower = scores > group.high[pairs, alphas, None], scores < group.low[pairs, alphas, None]
+        line, column = torch.nonzero(~(higher | lower)).T  # scores and bounds that are not known are neither
+        return higher.sum(dim=1), torch.stack([pairs[line], alphas[line], column + block.rows.start])
 
     def _settle(self, group: Group, above: Tensor, comparisons: Tensor) -> None:
         """Add to `above`, in place, what exact comparisons (pair, alpha, document; n) find to rank above."""
@@ -182,22 +199,23 @@ class Ranker:
         for alpha in torch.unique(comparisons[1]).tolist():
             for some in comparisons[:, comparisons[1] == alpha].split(self.corpus.block_rows, dim=1):
                 pairs, rows = some[0], some[2]
+                compared, line = torch.unique(pairs, return_inverse=True)
                 own, asked = group.documents[pairs], group.asked[pairs]
-                found = self._similarities(group.queries, asked.repeat(2), torch.cat([rows, own]), alpha)
-                theirs, ours = found.chunk(2)
+                ours = self._similarities(group.queries, group.asked[compared], group.documents[compared], alpha)[line]
+                theirs = self._similarities(group.queries, asked, rows, alpha)
                 better = (theirs > ours) | ((theirs == ours) & (rows < own))
                 above[:, alpha] += torch.bincount(pairs[better], minlength=len(above))
 
     def _similarities(self, queries: Tensor, asked: Tensor, documents: Tensor, alpha: int) -> Tensor:
         """Similarities of pairs at one alpha, as they are found in fused vectors."""
-        value = float(self.alphas[alpha])
+        value, smallest = float(self.alphas[alpha]), norm_limits(self.dtype)[0]
         rows, line = torch.unique(asked, return_inverse=True)
-        ones = np.ones(len(self.queries.ends[0]))
+        ones = np.ones(self.queries.n_kinds)
         q = self.queries.fuse(queries[rows.to(queries.device)], value, ones).to(self.device, self.dtype)
-        q = q * (torch.linalg.vector_norm(q, dim=1, keepdim=True) >= norm_limits(self.dtype)[0])
+        q = q * (torch.linalg.vector_norm(q, dim=1, keepdim=True) >= smallest)
         rows, place = torch.unique(documents, return_inverse=True)
         x = self.corpus.fuse(rows, value, self.lengths[:, alpha]).to(self.dtype)
-        found = _row_products(q[line].double(), x[place].double()).to(self.dtype)
+        found = row_products(q[line].double(), x[place].double()).to(self.dtype)
         nothing = torch.linalg.vector_norm(x, dim=1) < norm_limits(self.corpus.dtype)[0]
         return found.masked_fill(nothing[place], -torch.inf)
 
@@ -206,20 +224,5 @@ class Ranker:
         text, rest = self.queries.take(queries)
         return text.to(self.device), rest.to(self.device)
 
-    def _products(self, queries: Ends, documents: Ends, dot: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
-        """The products that the powers of alpha belong to."""
-        (text, rest), (x, y) = queries, documents
-        if len(self.powers) == 2:
-            return [dot(text, x), dot(text, y)]
-        return [dot(text, x), dot(text, y) + dot(rest, x), dot(rest, y)]
-
     def _split(self, *columns: Tensor) -> list[tuple[Tensor, ...]]:
         return [column.split(self.corpus.block_rows) for column in columns]
-
-
-def _row_products(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(dim=1)
-
-
-def _all_products(a: Tensor, b: Tensor) -> Tensor:
-    return a @ b.T

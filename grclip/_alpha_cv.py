@@ -41,7 +41,7 @@ def cross_validate(
             for own, (_, test) in zip(lengths, folds, strict=True)
         ]
     else:
-        plain = np.ones((len(corpus.ends[0]), len(alphas)))
+        plain = np.ones((corpus.n_kinds, len(alphas)))
         asked, places = np.unique(np.concatenate([test for _, test in folds]), return_inverse=True)
         together = _scores(Ranker(queries, corpus, alphas, plain), asked, qrels, measure, most)
         scores = [together[:, own] for own in np.split(places, np.cumsum([len(test) for _, test in folds])[:-1])]
@@ -58,7 +58,7 @@ def _check_folds(folds: Sequence[Fold], no_relevant: NDArray[np.bool_], measure:
     if measure.empty == "raise" and no_relevant[asked].any():
         refuse_empty(asked[no_relevant[asked]])
     for i, (_, test) in enumerate(folds):
-        if not len(test) or (measure.empty == "skip" and no_relevant[test].all()):
+        if measure.empty == "skip" and no_relevant[test].all():
             raise ValueError(f"split {i} has no test query with a relevant document: there is nothing to average")
 
 
@@ -103,8 +103,11 @@ def _lengths(
     trained = [qrels[query] for query in train]
     options = {"random_state": random_state, "modalities": corpus.modalities}
     spreads = spreads_by_alpha(task[train], trained, alphas, **options)
-    kinds = kinds_of(tuple(corpus.parts))
-    return 1 / np.array([[own.get(kind, np.nan) for own in spreads] for kind in kinds])
+    lengths = np.full((corpus.n_kinds, len(alphas)), np.nan)
+    for code, kind in enumerate(kinds_of(tuple(corpus.parts))):
+        if kind in spreads[0]:
+            lengths[code] = [1 / own[kind] for own in spreads]
+    return lengths
 
 
 def _results(alphas: NDArray[np.float64], splits: NDArray[np.float64]) -> dict[str, Any]:

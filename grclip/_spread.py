@@ -13,8 +13,8 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from grclip._fuse import Kind, fuse_parts, kind_weights, kinds_of, name_kinds
-from grclip._kernels import Array, as_tensor, kind_codes, norm_limits, row_blocks, row_norms
-from grclip._lines import Lines
+from grclip._kernels import Array, as_tensor, kind_codes, row_blocks, row_norms
+from grclip._lines import Lines, powers_of, products
 from grclip._validation import check_values, warn
 from grclip.items import SearchTask, parts_of
 
@@ -71,56 +71,53 @@ def spreads_by_alpha(
 ) -> list[dict[Kind, float]]:
     """What document_spreads finds for each alpha, without warnings.
 
-    Where queries do not depend on alpha, and no parts cancel, all come from moments of the similarities of queries
-    with both ends of each document.
+    All come from moments of the similarities of queries with both ends of each document, but for alphas at which parts
+    cancel.
     """
     query_parts, parts = parts_of(task.queries), parts_of(task.corpus)
     _, asked, samples = _draw(query_parts, parts, copy.deepcopy(random_state))
     queries = Lines({role: take_float64(part, asked) for role, part in query_parts.items()}, modalities)
-    sums: dict[Kind, Any] = {}
-    for kind, rows in samples.items() if queries.fixed else ():
-        taken = {role: take_float64(part, rows) for role, part in parts.items() if role in kind}
-        sums[kind] = _moments(queries, Lines(taken, modalities), alphas, ~relevant_pairs(qrels, asked, rows))
-    if not sums or None in sums.values():
-        options: dict[str, Any] = {"modalities": modalities, "quiet": True}
-        found = (
-            document_spreads(task, qrels, random_state=copy.deepcopy(random_state), alpha=float(alpha), **options)
-            for alpha in alphas
-        )
-        return [spreads for spreads, _ in found]
-    return [
-        _settle({kind: (len(samples[kind]), int(n[i]), float(s[i])) for kind, (n, s) in sums.items()}, quiet=True)
-        for i in range(len(alphas))
-    ]
+    moments = {}
+    for kind, rows in samples.items():
+        documents = Lines({role: take_float64(parts[role], rows) for role in parts if role in kind}, modalities)
+        moments[kind] = _moments(queries, documents, alphas, ~relevant_pairs(qrels, asked, rows))
+    spreads = []
+    for i, alpha in enumerate(alphas.tolist()):
+        sums = {kind: (len(samples[kind]), n, float(squares[i])) for kind, (n, squares) in moments.items()}
+        if np.isnan([squares for _, _, squares in sums.values()]).any():
+            options: dict[str, Any] = {"alpha": alpha, "modalities": modalities, "quiet": True}
+            spreads.append(document_spreads(task, qrels, random_state=copy.deepcopy(random_state), **options)[0])
+        else:
+            spreads.append(_settle(sums, quiet=True))
+    return spreads
 
 
 def _moments(
     queries: Lines, documents: Lines, alphas: NDArray[np.float64], unrelated: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Pairs, and the sum of their squared deviations, for each alpha; None where lengths are not known well."""
-    values = torch.as_tensor(alphas)
-    norms, errors = documents.norms(values, slice(None), torch.float64)
-    nothing = documents.masses.sum(dim=1) == 0
-    if (errors.isinf() & ~nothing).any():
-        return None
-    asked = _unit(queries.take(slice(None))[0])
-    used = torch.as_tensor(unrelated) & asked.any(dim=1, keepdim=True)
-    ends, sums = documents.take(slice(None)), torch.zeros((5, len(nothing)), dtype=torch.float64)
-    for rows in row_blocks(asked, _ROWS):
-        text, rest = (asked[rows] @ end.T for end in ends)
-        for line, x in zip(sums, (text, rest, text * text, text * rest, rest * rest), strict=True):
-            line += (used[rows] * x).sum(dim=0)
-    a, b, scales = values[:, None], 1 - values[:, None], (~nothing).double() / norms.masked_fill(nothing, 1)
-    n = (used.sum(dim=0) * ~nothing).sum().expand(len(values))
-    total = (scales * (a * sums[0] + b * sums[1])).sum(dim=1)
-    squares = (scales**2 * (a**2 * sums[2] + 2 * a * b * sums[3] + b**2 * sums[4])).sum(dim=1)
-    return n.numpy(), (squares - total**2 / n.clamp(min=1)).clamp(min=0).numpy()
+) -> tuple[int, NDArray[np.float64]]:
+    """How many pairs count, and the sum of their squared deviations at each alpha; NaN where lengths are not known."""
+    values, fixed = torch.as_tensor(alphas), queries.fixed
+    asked, found = _inverse_lengths(queries, values[:1] if fixed else values), _inverse_lengths(documents, values)
+    used = torch.as_tensor(unrelated) & ~queries.zero[:, None] & ~documents.zero
+    powers = powers_of(values, fixed=fixed)
+    total = squares = torch.zeros(len(values), dtype=torch.float64)
+    ends = documents.take(slice(None))
+    for rows in row_blocks(unrelated, _ROWS):
+        terms = [used[rows] * term for term in products(queries.take(rows), ends, fixed=fixed)]
+        weights = asked[:, rows]
+        for i, (power, term) in enumerate(zip(powers, terms, strict=True)):
+            total = total + (found * power * (weights @ term)).sum(dim=1)
+            for j in range(i + 1):
+                both = (found**2 * power * powers[j] * (weights**2 @ (term * terms[j]))).sum(dim=1)
+                squares = squares + both * (1 if i == j else 2)
+    n = int(used.sum())
+    return n, (squares - total**2 / max(n, 1)).clamp(min=0).numpy()
 
 
-def _unit(x: Tensor) -> Tensor:
-    """Rows of unit length; rows too short to measure are zero."""
-    norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    return torch.where(norms >= norm_limits(x.dtype)[0], x / norms, 0)
+def _inverse_lengths(lines: Lines, alphas: Tensor) -> Tensor:
+    """1 / length of each row at each alpha, (n_alphas, n); 0 for rows of zeros, NaN where it is not known."""
+    norms, errors = lines.norms(alphas, slice(None))
+    return torch.where(errors.isinf(), torch.nan, 1 / norms).masked_fill(lines.zero, 0)
 
 
 def _draw(

@@ -229,7 +229,8 @@ class MultimodalFuser(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_o
         if not self.equalize:
             return np.ones(2 ** len(roles)), ""
         if not hasattr(self, "spread_"):
-            raise NotFittedError("equalize=True, but this MultimodalFuser was fitted without it: fit it again")
+            name = type(self).__name__
+            raise NotFittedError(f"equalize=True, but this {name} was fitted without it: fit it again")
         kinds, asked = kinds_of(roles), name_kinds(self.query_kinds_)
         if queries:
             return np.array([1.0 if kind in self.query_kinds_ else np.nan for kind in kinds]), (
@@ -316,7 +317,8 @@ class MultimodalFuserCV(MultimodalFuser, auto_wrap_output_keys=None):  # type: i
         Ranks that count, where scoring is the name of a metric; a scorer brings its own.
     cv : int, cross-validation generator or iterable, default=5
         How queries are divided: a number of folds without shuffling, a splitter of scikit-learn's, or pairs of
-        training and test rows. The corpus stays whole.
+        training and test rows. The corpus stays whole. Splits by groups, such as paraphrases of one question that
+        should stay together, come as pairs: ``list(GroupKFold(5).split(task, groups=groups))``.
     scoring : str or scorer, default="ndcg"
         A metric (``"ndcg"``, ``"recall"`` or ``"reciprocal_rank"``), or what `retrieval_scorer` returns.
     modalities : dict of str to str, default=None
@@ -457,9 +459,21 @@ class MultimodalFuserCV(MultimodalFuser, auto_wrap_output_keys=None):  # type: i
     def _folds(self, X: SearchTask, y: Any) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         """Rows of training and test queries of each split."""
         rows = np.arange(len(X))
-        folds = [(rows[train], rows[test]) for train, test in check_cv(self.cv).split(X, y)]
+        try:
+            folds = [(rows[train], rows[test]) for train, test in check_cv(self.cv).split(X, y)]
+        except (IndexError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"cv={self.cv!r} does not divide {len(X)} queries: {error} Where a splitter needs groups or classes, "
+                "give cv the list of its splits, e.g. list(GroupKFold(5).split(task, groups=groups))"
+            ) from error
         if not folds:
-            raise ValueError(f"cv={self.cv!r} makes no split of the queries; expected at least one")
+            raise ValueError(f"cv={self.cv!r} makes no split of the queries (an iterator makes them only once)")
+        for i, pair in enumerate(folds):
+            if any(part.ndim != 1 or not len(part) for part in pair):
+                shapes = " and ".join(str(part.shape) for part in pair)
+                raise ValueError(
+                    f"split {i} of cv has training and test rows of shapes {shapes}; expected some of each"
+                )
         return folds
 
     def _measure(self) -> Measure:
@@ -480,13 +494,12 @@ class MultimodalFuserCV(MultimodalFuser, auto_wrap_output_keys=None):  # type: i
             if self.alphas < 2:
                 raise ValueError(f"alphas={self.alphas} is too few to choose from: at least 2, or a list of values")
             return np.linspace(0, 1, int(self.alphas))
-        values = np.asarray(self.alphas)
-        if (
-            values.ndim != 1
-            or not len(values)
-            or values.dtype.kind not in "iuf"
-            or not ((values >= 0) & (values <= 1)).all()
-        ):
+        try:
+            values = np.asarray(self.alphas)
+        except ValueError:  # lists within the list, of unequal lengths
+            values = np.empty(0)
+        is_list = values.ndim == 1 and len(values) and values.dtype.kind in "iuf"
+        if not is_list or not ((values >= 0) & (values <= 1)).all():
             raise ValueError(f"alphas must be a list of numbers from 0 to 1, or how many of them; got {self.alphas!r}")
         return values.astype(np.float64)
 

@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV, KFold, LeaveOneOut, RepeatedKFold, ShuffleSplit, cross_val_score
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    KFold,
+    LeaveOneOut,
+    RepeatedKFold,
+    ShuffleSplit,
+    StratifiedKFold,
+    cross_val_score,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks, get_tags
 
@@ -163,6 +172,75 @@ def test_scores_are_those_of_a_grid_search_at_size(rng, dtype):
     assert_same(own, grid_search(task, qrels, ALPHAS))
 
 
+@pytest.mark.parametrize(("asked", "told"), [("float64", "float32"), ("float32", "float64"), ("float64", "bfloat16")])
+@pytest.mark.parametrize("size", [1.0, 1.5e-12])
+def test_rows_are_rounded_where_they_are_fused(rng, asked, told, size):
+    """Rows of the lower precision are fused in it, and may be too short for it, though the higher compares them."""
+    task, qrels = make_mixed(rng, n=60, d=64)
+    queries = Items({"query": torch.from_numpy(task.queries["query"]).to(getattr(torch, asked))})
+    topic = rng.normal(size=64) / 8
+    text, image = (sign * size * (topic + 0.1 * rng.normal(size=(60, 64))) for sign in (-1, 1))
+    text, image = (torch.from_numpy(x).to(getattr(torch, told)) for x in (text, image))
+    task, alphas = SearchTask(queries, Items({"text": text, "image": image})), np.linspace(0, 1, 21)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "rows of zeros")
+        assert_same(MultimodalFuserCV(alphas, cv=3).fit(task, qrels), grid_search(task, qrels, alphas, cv=3))
+
+
+@pytest.mark.parametrize("size", [1.2e154, 1e-136])
+@pytest.mark.parametrize("equalize", [False, True])
+def test_rows_at_the_limits_of_their_dtype(rng, size, equalize):
+    """Norms whose squares are as large, or as small, as a float64 may be."""
+    task, qrels = make_mixed(rng, n=60, noise=2.0)
+    task = changed(task, lambda x: x * size)
+    own = MultimodalFuserCV(ALPHAS, cv=3, equalize=equalize).fit(task, qrels)
+    assert_same(own, grid_search(task, qrels, ALPHAS, cv=3, equalize=equalize))
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    """How many comparisons are made exactly."""
+    counts, settle = [], _alpha.Ranker._settle
+    monkeypatch.setattr(_alpha.Ranker, "_settle", lambda *given: counts.append(given[-1].shape[1]) or settle(*given))
+    return counts
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 0.1), ("float16", 0.4), ("bfloat16", 4)])
+def test_few_documents_are_compared_exactly(rng, compared, dtype, most):
+    task, qrels = make_mixed(rng, n=400, d=64, noise=2.0)
+    task = ModalityGapRemover().fit_transform(task)
+    task = changed(task, lambda x: torch.from_numpy(x).to(getattr(torch, dtype)))
+    MultimodalFuserCV(11).fit(task, qrels)
+    assert sum(compared) < most * 400 * 11  # a number of documents for each query and alpha
+
+
+def test_rows_of_zeros_rank_last_without_comparisons(rng, compared):
+    task, qrels = make_mixed(rng, n=90)
+    nothing = np.arange(90)[:, None] % 3 == 1
+    corpus = Items({role: np.where(nothing, 0, np.nan_to_num(x)) for role, x in task.corpus.items()})
+    asked = task.queries["query"] + 0.1
+    task, scoring = SearchTask(Items({"query": asked}), corpus), retrieval_scorer(k=90)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "rows of zeros")
+        own = MultimodalFuserCV([0.3, 0.7], cv=3, scoring=scoring).fit(task, [{0: 1, 3: 1} for _ in qrels])
+        assert sum(compared) == 0
+        assert_same(own, grid_search(task, [{0: 1, 3: 1} for _ in qrels], [0.3, 0.7], cv=3, scoring=scoring))
+        own = MultimodalFuserCV(ALPHAS, cv=3, scoring=scoring).fit(task, qrels)  # some of them relevant
+        assert_same(own, grid_search(task, qrels, ALPHAS, cv=3, scoring=scoring))
+
+
+def test_rows_of_zeros_rank_by_row_beside_parts_that_cancel(rng):
+    """At 0.5 the parts of some rows add up to nothing: these are then as far down as rows of zeros."""
+    task, qrels = make_mixed(rng, n=30)
+    text = np.nan_to_num(task.corpus["text"])
+    text[::4] = 0
+    task, scoring = SearchTask(task.queries, Items({"text": text, "image": -text})), retrieval_scorer(k=30)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "rows of zeros")
+        own = MultimodalFuserCV(ALPHAS, cv=3, scoring=scoring).fit(task, qrels)
+        assert_same(own, grid_search(task, qrels, ALPHAS, cv=3, scoring=scoring))
+
+
 LARGER = {"max_documents": 60, "levels": [0], "narrowest": 2}
 
 
@@ -198,15 +276,32 @@ def test_one_scale_from_a_sample_of_rows(rng, monkeypatch, queries, random_state
 
 
 @pytest.mark.parametrize("n_text", [1, 2])
-def test_spreads_by_alpha_are_those_of_each_alpha(rng, n_text):
+@pytest.mark.parametrize("asked", [["query"], ["query_image"], ["query", "query_image"]])
+def test_spreads_by_alpha_are_those_of_each_alpha(rng, monkeypatch, n_text, asked):
     task, qrels = make_mixed(rng, n=60)
-    title = task.corpus["image"] + rng.normal(size=(60, 16))
-    corpus = Items(dict(task.corpus.items()) | ({"title": title} if n_text == 2 else {}))
-    task = SearchTask(task.queries, corpus)
-    found = _spread.spreads_by_alpha(task, qrels, np.array(ALPHAS))
-    for alpha, spreads in zip(ALPHAS, found, strict=True):
-        expected, _ = _spread.document_spreads(task, qrels, alpha=alpha)
-        assert spreads == pytest.approx(expected, rel=1e-12)
+    queries = Items({role: task.queries["query"] + i * rng.normal(size=(60, 16)) for i, role in enumerate(asked)})
+    corpus = dict(task.corpus.items())
+    if n_text == 2:
+        corpus["title"] = task.corpus["image"] + rng.normal(size=(60, 16))
+    task = SearchTask(queries, Items(corpus))
+    expected = [_spread.document_spreads(task, qrels, alpha=alpha)[0] for alpha in ALPHAS]
+    monkeypatch.delattr(_spread, "document_spreads")  # all at once, without it
+    for spreads, own in zip(_spread.spreads_by_alpha(task, qrels, np.array(ALPHAS)), expected, strict=True):
+        assert spreads == pytest.approx(own, rel=1e-12)
+
+
+def test_spreads_where_parts_cancel_are_measured_at_that_alpha_alone(rng, monkeypatch):
+    task, qrels = make_mixed(rng, n=60)
+    image = np.nan_to_num(task.corpus["image"], nan=1.0)
+    task = SearchTask(task.queries, Items({"text": -image, "image": np.where(np.arange(60)[:, None] < 9, image, 1)}))
+    expected = [_spread.document_spreads(task, qrels, alpha=alpha)[0] for alpha in [0.2, 0.5]]
+    measured, measure = [], _spread.document_spreads
+    monkeypatch.setattr(
+        _spread, "document_spreads", lambda *given, **o: measured.append(o["alpha"]) or measure(*given, **o)
+    )
+    for spreads, own in zip(_spread.spreads_by_alpha(task, qrels, np.array([0.2, 0.5])), expected, strict=True):
+        assert spreads == pytest.approx(own, rel=1e-12)
+    assert measured == [0.5]
 
 
 def test_after_fit_it_is_a_fuser_of_the_best_alpha(mixed):
@@ -286,10 +381,36 @@ def test_splits_that_have_nothing_to_average_are_errors(mixed):
     none = [{} for _ in range(10)] + qrels[10:]
     with pytest.raises(ValueError, match="split 0 has no test query with a relevant document"):
         MultimodalFuserCV(scoring=scoring, cv=3).fit(task, none)
-    with pytest.raises(ValueError, match="split 0 has no test query"):
-        MultimodalFuserCV(cv=[(np.arange(30), [])]).fit(task, qrels)
-    with pytest.raises(ValueError, match="no split"):
-        MultimodalFuserCV(cv=[]).fit(task, qrels)
+
+
+@pytest.mark.parametrize(
+    ("cv", "message"),
+    [
+        ([], "makes no split"),
+        (iter([]), r"makes no split of the queries \(an iterator makes them only once\)"),
+        ([(np.arange(30), [])], r"split 0 of cv has training and test rows of shapes \(30,\) and \(0,\)"),
+        ([([0], [1]), ([], [1])], r"split 1 of cv has training and test rows of shapes \(0,\) and \(1,\)"),
+        ([([0, 1], [[2, 3]])], r"of shapes \(2,\) and \(1, 2\)"),
+        ([([0, 1], [40])], "does not divide 30 queries: index 40 is out of bounds"),
+        ([0, 1], "does not divide 30 queries: cannot unpack"),
+        ([([0, 1], [1.5])], "does not divide 30 queries: only integers"),
+        (
+            GroupKFold(3),
+            r"'groups' parameter should not be None. Where a splitter needs groups .* list\(GroupKFold\(5\)",
+        ),
+        (StratifiedKFold(3), "does not divide 30 queries: Supported target types .* the list of its splits"),
+    ],
+)
+def test_splits_that_are_none(mixed, cv, message):
+    with pytest.raises(ValueError, match=message):
+        MultimodalFuserCV(ALPHAS, cv=cv).fit(*mixed)
+
+
+def test_splits_by_groups_come_as_a_list(mixed):
+    task, qrels = mixed
+    splits = list(GroupKFold(3).split(task, groups=np.arange(30) % 10))
+    own = MultimodalFuserCV(ALPHAS, cv=splits).fit(task, qrels)
+    assert_same(own, grid_search(task, qrels, ALPHAS, cv=splits))
 
 
 def test_with_one_query_a_fold(mixed):
@@ -316,6 +437,8 @@ def test_joblib_and_clone(mixed, tmp_path):
     joblib.dump(own, tmp_path / "fuser.joblib")
     loaded = joblib.load(tmp_path / "fuser.joblib")
     np.testing.assert_array_equal(loaded.transform(task).corpus, own.transform(task).corpus)
+    with pytest.raises(NotFittedError, match="this MultimodalFuserCV was fitted without it"):
+        MultimodalFuserCV(ALPHAS).fit(task, qrels).set_params(equalize=True).transform(task)
     again = clone(own)
     assert again.get_params()["alphas"] == ALPHAS
     with pytest.raises(NotFittedError):
@@ -396,6 +519,7 @@ def test_test_queries_of_a_kind_that_was_not_learned_from(mixed):
         ({"alphas": [0.5, np.nan]}, ValueError, "alphas must be a list"),
         ({"alphas": "all"}, ValueError, "alphas must be a list"),
         ({"alphas": [[0.5]]}, ValueError, "alphas must be a list"),
+        ({"alphas": [[0.5], [0.1, 0.2]]}, ValueError, "alphas must be a list"),
         ({"k": 0}, ValueError, "k must be a whole number of at least 1"),
         ({"scoring": "accuracy"}, ValueError, "scoring must be one of 'ndcg', 'recall', 'reciprocal_rank'"),
         ({"scoring": len}, TypeError, "GridSearchCV over a MultimodalFuser takes any scorer"),
