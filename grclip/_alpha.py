@@ -54,7 +54,7 @@ class Ranker:
         self.dtype, self.device = compute_dtype(queries.dtype, corpus.dtype), corpus.device
         self.alphas = torch.as_tensor(alphas, device=self.device)
         self.lengths_ = torch.as_tensor(lengths.T.copy(), device=self.device)
-        self.fixed = queries.fixed
+        self.fixed = queries.fixed(alphas.tolist())
         self.powers = powers_of(self.alphas, fixed=self.fixed)
         scores = _GPU_SCORES if self.device.type == "cuda" else _CPU_SCORES
         self.block = max(1, min(scores // len(alphas), corpus.block_rows))
@@ -115,17 +115,22 @@ class Ranker:
     def _bounds(self, queries: Tensor, ends: Ends, at: Tensor, documents: Tensor) -> tuple[Tensor, Tensor]:
         """What other documents must score to rank certainly below and above those of some pairs, (n_pairs, n_alphas).
 
-        NaN where that is not known. Scores are those of queries that are not yet of unit length.
+        NaN where that is not known. Scores are those of queries as long as their ends make them.
         """
         scales, errors, lengths = self._documents(documents)
         terms = products((ends[0][at], ends[1][at]), self.corpus.take(documents), fixed=self.fixed, dot=row_products)
         scores = reduce(torch.add, map(torch.mul, self.powers, terms)) * scales
-        asked = queries[at.to(queries.device)]
-        norms, blur = self.queries.norms(self.alphas.to(self.queries.device), asked)
-        either = errors + self.error[:, None] + (lengths + self.length[:, None]) * blur.to(self.device)
-        margin = either * norms.to(self.device)
+        norms, blur = self._blur(queries[at.to(queries.device)])
+        margin = norms * (errors + self.error[:, None] + (lengths + self.length[:, None]) * blur)
         zero = self.corpus.zero[documents]  # behind all that are something
         return (scores - margin).masked_fill(zero, -torch.inf).T, (scores + margin).masked_fill(zero, -torch.inf).T
+
+    def _blur(self, queries: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """Lengths and relative errors of queries, (n_alphas, n); those that alpha does not change are there fused."""
+        if self.fixed:
+            return 1.0, 0.0
+        norms, errors = self.queries.norms(self.alphas.to(queries.device), queries)
+        return norms.to(self.device), errors.to(self.device)
 
     @staticmethod
     def _within(low: Tensor, high: Tensor, k: int) -> Tensor:
@@ -208,19 +213,25 @@ class Ranker:
 
     def _similarities(self, queries: Tensor, asked: Tensor, documents: Tensor, alpha: int) -> Tensor:
         """Similarities of pairs at one alpha, as they are found in fused vectors."""
-        value, smallest = float(self.alphas[alpha]), norm_limits(self.dtype)[0]
         rows, line = torch.unique(asked, return_inverse=True)
-        ones = np.ones(self.queries.n_kinds)
-        q = self.queries.fuse(queries[rows.to(queries.device)], value, ones).to(self.device, self.dtype)
-        q = q * (torch.linalg.vector_norm(q, dim=1, keepdim=True) >= smallest)
+        q = self._fused(queries[rows.to(queries.device)], alpha)
         rows, place = torch.unique(documents, return_inverse=True)
-        x = self.corpus.fuse(rows, value, self.lengths[:, alpha]).to(self.dtype)
+        x = self.corpus.fuse(rows, float(self.alphas[alpha]), self.lengths[:, alpha]).to(self.dtype)
         found = row_products(q[line].double(), x[place].double()).to(self.dtype)
         nothing = torch.linalg.vector_norm(x, dim=1) < norm_limits(self.corpus.dtype)[0]
         return found.masked_fill(nothing[place], -torch.inf)
 
+    def _fused(self, queries: Tensor, alpha: int) -> Tensor:
+        """Some queries, where the corpus is, as they are searched with at one alpha."""
+        q = self.queries.fuse(queries, float(self.alphas[alpha]), np.ones(self.queries.n_kinds))
+        q = q.to(self.device, self.dtype)
+        return q * (torch.linalg.vector_norm(q, dim=1, keepdim=True) >= norm_limits(self.dtype)[0])
+
     def _ends(self, queries: Tensor) -> Ends:
         """Both ends of some queries, where the corpus is."""
+        if self.fixed:
+            fused = self._fused(queries, 0).double()
+            return fused, fused
         text, rest = self.queries.take(queries)
         return text.to(self.device), rest.to(self.device)
 

@@ -19,7 +19,7 @@ from grclip.items import SearchTask, parts_of
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
-def cross_validate(
+def cross_validate_alpha(
     task: SearchTask,
     qrels: Qrels,
     folds: Sequence[Fold],

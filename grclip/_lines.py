@@ -5,7 +5,7 @@ A row that has parts of one side alone has the same vector at both ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 
 import numpy as np
@@ -62,17 +62,17 @@ class Lines:
         self.longest = lengths.amax(dim=1)
         self.zero = self.longest == 0  # rows that are nothing at any alpha
         units = self.longest.masked_fill(self.zero, 1).clamp(min=torch.finfo(torch.float64).tiny)
-        self.shares = [self._shares(alpha)[self.codes] / units[:, None] for alpha in (1.0, 0.0)]
+        self.shares = [self._weights(alpha)[self.codes] / units[:, None] for alpha in (1.0, 0.0)]
         self.masses = torch.stack([(lengths * shares).sum(dim=1) for shares in self.shares], dim=1)
         self.squares = self._squares()
 
     def __len__(self) -> int:
         return len(self.codes)
 
-    def _shares(self, alpha: float) -> Tensor:
+    def _weights(self, alpha: float) -> Tensor:
         """The weight of each part in each kind of row, (n_kinds, n_roles)."""
-        shares = kind_weights(tuple(self.parts), alpha=alpha, modalities=self.modalities)
-        return torch.as_tensor(shares, device=self.device)
+        weights = kind_weights(tuple(self.parts), alpha=alpha, modalities=self.modalities)
+        return torch.as_tensor(weights, device=self.device)
 
     def _squares(self) -> Tensor:
         """Inner products of the ends of each row, (n, 3)."""
@@ -93,12 +93,11 @@ class Lines:
         numbers = _GPU_NUMBERS if self.device.type == "cuda" else _CPU_NUMBERS
         return max(1, numbers // self.columns[0].shape[1])
 
-    @property
-    def fixed(self) -> bool:
-        """Whether no row depends on alpha."""
+    def fixed(self, alphas: Sequence[float]) -> bool:
+        """Whether each row is the same, to the last bit, at all of some alphas and at both ends."""
         kinds = torch.unique(self.codes)
-        text, rest = (self._shares(alpha)[kinds] for alpha in (1.0, 0.0))
-        return torch.allclose(text, rest, rtol=0, atol=1e-12)
+        first, *others = (self._weights(alpha)[kinds] for alpha in (1.0, 0.0, *alphas))
+        return all(torch.equal(first, other) for other in others)
 
     def take(self, rows: Tensor | slice) -> Ends:
         """Both ends of some rows, in float64."""

@@ -96,7 +96,7 @@ def _moments(
     queries: Lines, documents: Lines, alphas: NDArray[np.float64], unrelated: NDArray[np.bool_]
 ) -> tuple[int, NDArray[np.float64]]:
     """How many pairs count, and the sum of their squared deviations at each alpha; NaN where lengths are not known."""
-    values, fixed = torch.as_tensor(alphas), queries.fixed
+    values, fixed = torch.as_tensor(alphas), queries.fixed(alphas.tolist())
     asked, found = _inverse_lengths(queries, values[:1] if fixed else values), _inverse_lengths(documents, values)
     used = torch.as_tensor(unrelated) & ~queries.zero[:, None] & ~documents.zero
     powers = powers_of(values, fixed=fixed)

@@ -15,7 +15,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import check_cv
 from sklearn.utils.validation import check_is_fitted
 
-from grclip._alpha_cv import cross_validate
+from grclip._alpha_cv import cross_validate_alpha
 from grclip._doc_link import DocLinkMixin
 from grclip._fuse import fuse_parts, kind_weights, kinds_of, name_kinds
 from grclip._kernels import Array, row_norms
@@ -367,9 +367,9 @@ class MultimodalFuserCV(MultimodalFuser, auto_wrap_output_keys=None):  # type: i
     similarities for all alphas. A metric needs the ranks of relevant documents alone: the documents that score higher
     are counted. What rounding could decide is compared in fused vectors, as the retriever compares, so that equal
     documents, too, rank as they will be found. Without `equalize` nothing is learned from training queries, and the
-    folds only show how scores vary. With it, spreads are those of a grid search to some 14 digits, which can only show
-    in the order of documents that lie in one direction and are no copies of one another. Parts of queries are fused by
-    the same alpha.
+    folds only show how scores vary. With it, spreads are those of a grid search to some 14 digits. Of float64 embeddings
+    that can show in the order of documents that lie in one direction and are no copies of one another. Parts of queries
+    are fused by the same alpha.
 
     In a pipeline after `ModalityGapRemover` the folds divide queries that are centred already, by the mean of all of
     them, where `GridSearchCV` over the pipeline would learn it from the training queries of each fold. For a score on
@@ -444,7 +444,7 @@ class MultimodalFuserCV(MultimodalFuser, auto_wrap_output_keys=None):  # type: i
         qrels = check_qrels(y, len(X.queries), len(X.corpus))
         options: dict[str, Any] = {"modalities": self.modalities, "equalize": self.equalize}
         folds = self._folds(X, y)
-        results = cross_validate(X, qrels, folds, alphas, measure, random_state=self.random_state, **options)
+        results = cross_validate_alpha(X, qrels, folds, alphas, measure, random_state=self.random_state, **options)
         best = int(results["rank_test_score"].argmin())
         fuser = MultimodalFuser(float(alphas[best]), random_state=copy.deepcopy(self.random_state), **options).fit(X, y)
         for name in [name for name in vars(self) if name.endswith("_")]:

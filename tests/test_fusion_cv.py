@@ -25,7 +25,7 @@ from sklearn.model_selection import (
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks, get_tags
 
-from benchmarks.alpha_cv import against_grid_search, agreement
+from benchmarks.alpha_cv import DATA, against_grid_search, agreement
 from grclip import (
     ExactRetriever,
     Items,
@@ -205,7 +205,7 @@ def compared(monkeypatch):
     return counts
 
 
-@pytest.mark.parametrize(("dtype", "most"), [("float32", 0.1), ("float16", 0.4), ("bfloat16", 4)])
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 0.1), ("float16", 0.15), ("bfloat16", 1.2)])
 def test_few_documents_are_compared_exactly(rng, compared, dtype, most):
     task, qrels = make_mixed(rng, n=400, d=64, noise=2.0)
     task = ModalityGapRemover().fit_transform(task)
@@ -563,8 +563,13 @@ def test_a_failed_fit_changes_nothing_and_a_new_one_forgets(mixed):
 
 
 @pytest.mark.parametrize("equalize", [False, True])
-def test_the_benchmark_compares_like_with_like(equalize):
-    row = against_grid_search(repeats=1, n_alphas=5, equalize=equalize, n_queries=40, n_documents=90, d=128)
+@pytest.mark.parametrize("data", DATA)
+def test_the_benchmark_compares_like_with_like(data, equalize):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "rows of zeros" if data == "zeros" else "nothing else")
+        row = against_grid_search(
+            repeats=1, n_alphas=5, equalize=equalize, n_queries=40, n_documents=110, d=128, data=data
+        )
     assert row.agree
     assert re.fullmatch(r"both choose alpha 0\.\d+, scores differ by (0|\de-1\d) at most; medians of 1", row.note)
 
