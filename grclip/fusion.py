@@ -367,9 +367,9 @@ class MultimodalFuserCV(MultimodalFuser, auto_wrap_output_keys=None):  # type: i
     similarities for all alphas. A metric needs the ranks of relevant documents alone: the documents that score higher
     are counted. What rounding could decide is compared in fused vectors, as the retriever compares, so that equal
     documents, too, rank as they will be found. Without `equalize` nothing is learned from training queries, and the
-    folds only show how scores vary. With it, spreads are those of a grid search to some 14 digits. Of float64 embeddings
-    that can show in the order of documents that lie in one direction and are no copies of one another. Parts of queries
-    are fused by the same alpha.
+    folds only show how scores vary. With it, spreads are those of a grid search to some 14 digits; with float64
+    embeddings that can show in the order of documents that lie in one direction and are no copies of one another.
+    Parts of queries are fused by the same alpha.
 
     In a pipeline after `ModalityGapRemover` the folds divide queries that are centred already, by the mean of all of
     them, where `GridSearchCV` over the pipeline would learn it from the training queries of each fold. For a score on
