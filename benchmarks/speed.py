@@ -70,7 +70,7 @@ class Figures:
         self.n, self.d = (3_000, 64) if quick else (200_000, 512)
         self.repeats = 2 if quick else max(7, arguments.repeats)
         self.queries, self.scored = (50, 200) if quick else (1_000, 10_000)
-        self.chosen = {"n_alphas": 5, "n_queries": 40, "n_documents": 90, "d": 128} if quick else {}
+        self.chosen: dict[str, Any] = {"n_alphas": 5, "n_queries": 40, "n_documents": 90, "d": 128} if quick else {}
         self.bytes, self.step = (10**8, 50_000) if quick else (10**10, 50_000)
         self.sizes = ((1_000, 2_000), (64, 128)) if quick else ((10**4, 10**5, 10**6), (256, 512, 1024, 2048, 4096))
         self.device, self.folder = arguments.device, arguments.folder
