@@ -26,6 +26,7 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import grclip
 from benchmarks._arguments import device, folder, new_file
@@ -137,7 +138,19 @@ class Figures:
 
     def search(self) -> Row:
         """Against faiss, on the rows of one corpus and the threads that torch has."""
-        name, line = "ExactRetriever / faiss IndexFlatIP", 1.0
+        return self.against_faiss("ExactRetriever / faiss IndexFlatIP")
+
+    def search_whole(self) -> Row:
+        """As on a processor that has no bfloat16; the bare product of torch is what it cannot be faster than."""
+        before = torch.backends.mkldnn.enabled
+        torch.backends.mkldnn.set_flags(_enabled=False)
+        try:
+            return self.against_faiss("ExactRetriever without bfloat16 / faiss IndexFlatIP", bare=True)
+        finally:
+            torch.backends.mkldnn.set_flags(_enabled=before)
+
+    def against_faiss(self, name: str, *, bare: bool = False) -> Row:
+        line = 1.0
         try:
             faiss = importlib.import_module("faiss")
         except ImportError:
@@ -156,7 +169,11 @@ class Figures:
             lambda: index.search(queries, 10),
             work=products(queries, corpus),
         )
-        return replace(row, agree=bool(same == 1), note=f"{same:.2%} of the places hold the same row")
+        note = f"{same:.2%} of the places hold the same row"
+        if bare and row.reference:
+            product = min(seconds(lambda: products_in_blocks(queries, corpus)) for _ in range(self.repeats))
+            note += f"; torch's matrix product alone takes {product / row.reference:.2f} x of faiss"
+        return replace(row, agree=bool(same == 1), note=note)
 
     def ndcg(self) -> Row:
         """Against the faster of both, each on what it reads, made beforehand."""
@@ -211,11 +228,16 @@ class Figures:
     def costs(self, n: int, d: int) -> dict[str, float]:
         x = torch.randn(n, d, device=self.device)
         items, remover = Items({"text": x, "image": x.flip(0)}), ModalityGapRemover().fit(three(x))
-        fuser = MultimodalFuser().fit(items)
+        fuser, retriever, queries = (
+            MultimodalFuser().fit(items),
+            ExactRetriever(k=10).fit(x),
+            torch.randn(200, d, device=self.device),
+        )
         calls: dict[str, Callable[[], Any]] = {
             "fit": lambda: ModalityGapRemover().fit(three(x)),
             "transform": lambda: remover.transform(three(x)),
             "fuse": lambda: fuser.transform(items),
+            "search": lambda: retriever.predict(queries),
         }
         costs = {name: min(seconds(call, self.device) for _ in range(3)) for name, call in calls.items()}
         return {"n": n, "d": d, **{name: 1e9 * taken / (n * d) for name, taken in costs.items()}}
@@ -251,8 +273,8 @@ class DeviceFigures(Figures):
 
 
 FIGURES = (
-    *("transform", "in_place", "fuse", "fit", "memory", "numpy", "search", "ndcg", "alpha", "alpha_equalize"),
-    *("imports", "memmap"),
+    *("transform", "in_place", "fuse", "fit", "memory", "numpy", "search", "search_whole", "ndcg"),
+    *("alpha", "alpha_equalize", "imports", "memmap"),
 )
 DEVICE_FIGURES = ("transform", "fit", "search")
 
@@ -282,6 +304,14 @@ def products(queries: Array, corpus: Array) -> Work:
     """All dot products, by both sides."""
     flops = 2 * len(queries) * corpus.shape[0] * corpus.shape[1]
     return Work(flops, flops, "GFLOP/s")
+
+
+def products_in_blocks(queries: NDArray, corpus: NDArray, rows: int = 8192) -> None:
+    """All dot products by torch, and nothing else."""
+    q, x = torch.from_numpy(queries), torch.from_numpy(corpus)
+    out = torch.empty(len(q), rows)
+    for block in x.split(rows):
+        torch.mm(q, block.T, out=out if len(block) == rows else None)
 
 
 def scorers(qrels: dict[str, dict[str, int]], run: dict[str, dict[str, float]]) -> dict[str, Callable[[], Any]]:
@@ -335,10 +365,12 @@ def _load() -> float | None:
 
 def print_growth(growth: dict[str, list[dict[str, float]]]) -> None:
     print(
-        "\nNanoseconds a number, the best of three\n\n| rows | width | fit | transform | fuse |\n" + "|---:" * 5 + "|"
+        "\nNanoseconds a number, the best of three\n\n| rows | width | fit | transform | fuse | search |\n"
+        + "|---:" * 6
+        + "|"
     )
     for costs in [costs for some in growth.values() for costs in some]:
-        cells = " | ".join(f"{costs[name]:.2f}" for name in ("fit", "transform", "fuse"))
+        cells = " | ".join(f"{costs[name]:.2f}" for name in ("fit", "transform", "fuse", "search"))
         print(f"| {costs['n']:,} | {costs['d']:,} | {cells} |")
 
 

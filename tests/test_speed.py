@@ -39,29 +39,32 @@ def test_ratios_are_those_of_the_medians(command):
 
 
 def row_about(command, name):
-    (row,) = (row for row in command[1]["figures"] if row["figure"].endswith(name))
+    (row,) = (row for row in command[1]["figures"] if row["figure"] == name)
     return row
 
 
 def test_faiss_finds_the_same_rows(command):
-    assert row_about(command, "faiss IndexFlatIP")["note"] == "100.00% of the places hold the same row"
+    same = "100.00% of the places hold the same row"
+    assert row_about(command, "ExactRetriever / faiss IndexFlatIP")["note"] == same
+    note = row_about(command, "ExactRetriever without bfloat16 / faiss IndexFlatIP")["note"]
+    assert note.startswith(f"{same}; torch's matrix product alone takes")
 
 
-@pytest.mark.parametrize("name", ["GridSearchCV", "GridSearchCV, one scale"])
+@pytest.mark.parametrize("name", ["", ", one scale"])
 def test_a_grid_search_finds_the_same_alpha_and_scores(command, name):
-    note = row_about(command, name)["note"]
+    note = row_about(command, f"MultimodalFuserCV / GridSearchCV{name}")["note"]
     assert note.startswith("both choose alpha 0.")
     assert note.endswith("at most; medians of 2")
 
 
 def test_a_rate_is_work_by_seconds(command):
-    search = row_about(command, "faiss IndexFlatIP")
+    search = row_about(command, "ExactRetriever / faiss IndexFlatIP")
     flops = 2 * 50 * 3_000 * 64
     assert search["rates"] == pytest.approx([flops / search[side] / 1e9 for side in ("ours", "reference")])
-    fused = row_about(command, "clone() of both parts")
+    fused = row_about(command, "remover and fuser / clone() of both parts")
     assert fused["rates"][0] / fused["rates"][1] == pytest.approx(7 / 4 / fused["value"])
     assert f"| {fused['rates'][0]:.3g} GB/s | {fused['rates'][1]:.3g} GB/s |" in command[0]
-    assert row_about(command, "import torch, sklearn")["rates"] is None
+    assert row_about(command, "import grclip / import torch, sklearn")["rates"] is None
 
 
 def test_machine_and_versions_are_written(command):
