@@ -79,9 +79,11 @@ def scan(q: Tensor, blocks: Blocks, kept: int, *, halved: bool = False) -> tuple
             if zero is not None:
                 scores.index_fill_(1, zero, -torch.inf)
             _keep(best[some], rows[some], scores, start)
-    best, order = best.sort(dim=1, descending=True)
+    for some in row_blocks(q, _QUERIES):  # in place: of many queries, a copy would be larger than all else
+        best[some], order = best[some].sort(dim=1, descending=True)
+        rows[some] = rows[some].gather(1, order)
     error = rounding_error(q) * torch.linalg.vector_norm(q, dim=1) * blocks.largest_norm
-    return best, rows.gather(1, order), error + (_halving_error(q, best, lost, blocks) if halved else 0)
+    return best, rows, error + (_halving_error(q, best, lost, blocks) if halved else 0)
 
 
 def _largest_difference(a: Tensor, b: Tensor) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grclip._kernels import Array, as_tensor, compute_dtype, device_of, dtype_of, norm_limits
+from grclip._kernels import Array, as_tensor, compute_dtype, device_of, dtype_of, norm_limits, row_blocks
 from grclip._scan import Blocks, in_lines, is_halved, rounding_error, scan
 
 MARGIN = 16
@@ -16,9 +18,11 @@ MARGIN = 16
 HALVED = 4
 """How many times as many it keeps in half precision, whose error hides more."""
 
-_QUERIES = 1024  # queries scanned again at once
+_QUERIES = 1024  # queries settled, or scanned again, at once
 _PRODUCTS = 2**19  # numbers in a block of exact products
 _PAIRS = 2**13  # pairs of a query and a document that are entered at once
+_CROWDED = 0.01  # share of the pairs of a block from which on a product in float64 costs less than their own products
+_CROWDED_QUERIES = 256  # queries multiplied in float64 at once: 16 MB of products
 
 
 def top_k(
@@ -44,7 +48,10 @@ def top_k(
         return torch.full(last.shape, -torch.inf, dtype=q.dtype, device=q.device), last.contiguous()
     blocks = Blocks(corpus, zero_rows, largest_norm, block_size)
     scores, rows, error = scan(q, blocks, kept, halved=halved)
-    similarities, rows = _settle(q, corpus, scores, rows, error, best)
+    settled = [
+        _settle(q[some], corpus, scores[some], rows[some], error[some], best) for some in row_blocks(q, _QUERIES)
+    ]
+    similarities, rows = (torch.cat(pieces) for pieces in zip(*settled, strict=True))
     if kept < usable:  # a document that was dropped is at most as similar as the last score and its error
         unsettled = torch.nonzero(scores[:, -1] + error >= similarities[:, -1]).flatten()
         for some in unsettled.split(_QUERIES) if len(unsettled) else ():
@@ -69,15 +76,9 @@ def _rescan(q: Tensor, blocks: Blocks, reached: Tensor, k: int) -> tuple[Tensor,
     """The exact top k of each query among all documents that may be as similar as `reached`, the k-th best so far."""
     best = torch.full((len(q), k), -torch.inf, dtype=q.dtype, device=q.device)
     best_rows = torch.zeros((len(q), k), dtype=torch.long, device=q.device)
-    error = rounding_error(q) * torch.linalg.vector_norm(q, dim=1)
     for start, block, zero in blocks:
-        scores = q @ block.to(q.dtype).T
-        if zero is not None:
-            scores.index_fill_(1, zero, -torch.inf)
-        threshold = reached - error * torch.linalg.vector_norm(block.to(q.dtype), dim=1).max()
-        for some in torch.nonzero(scores >= threshold[:, None]).split(_PAIRS):
-            asked, columns = some.T
-            exact = _exact(q, block, asked, columns)
+        least = torch.maximum(reached, best[:, -1].nextafter(best.new_tensor(torch.inf)))
+        for asked, columns, exact in _candidates(q, block, zero, least):
             better = exact > best[asked, -1]  # rows come in ascending order: an equal one is too late
             if better.any():
                 lines, found, rows = in_lines(asked[better], exact[better], columns[better] + start)
@@ -85,6 +86,40 @@ def _rescan(q: Tensor, blocks: Blocks, reached: Tensor, k: int) -> tuple[Tensor,
                 best[lines] = merged[:, :k]
                 best_rows[lines] = torch.cat([best_rows[lines], rows], dim=1).gather(1, order)[:, :k]
     return best, best_rows
+
+
+def _candidates(
+    q: Tensor, block: Tensor, zero: Tensor | None, least: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Pairs of a query and a row of a block that may be as similar as `least`, in order: both, and how similar."""
+    highest, _ = _limits(q, block.to(q.dtype), zero, rounding_error(q))
+    if q.dtype == torch.float32 and (highest >= least[:, None]).sum() > _CROWDED * highest.numel():
+        yield from _crowded_candidates(q, block, zero, least)
+        return
+    for asked, columns in (pairs.T for pairs in torch.nonzero(highest >= least[:, None]).split(_PAIRS)):
+        yield asked, columns, _exact(q, block, asked, columns)
+
+
+def _crowded_candidates(
+    q: Tensor, block: Tensor, zero: Tensor | None, least: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """As _candidates, by a product in float64, which tells most similarities in float32 to the last bit."""
+    error, block_ = (q.shape[1] + 2) * torch.finfo(torch.float64).eps, block.double()
+    for some in row_blocks(q, _CROWDED_QUERIES):
+        highest, lowest = (limit.to(q.dtype) for limit in _limits(q[some].double(), block_, zero, error))
+        for asked, columns in (pairs.T for pairs in torch.nonzero(highest >= least[some, None]).split(_PAIRS)):
+            exact = highest[asked, columns]
+            unsure = exact != lowest[asked, columns]
+            exact[unsure] = _exact(q, block, asked[unsure] + some.start, columns[unsure])
+            yield asked + some.start, columns, exact
+
+
+def _limits(q: Tensor, block: Tensor, zero: Tensor | None, error: float) -> tuple[Tensor, Tensor]:
+    """The highest and the lowest that similarities can be, whose error is relative to the product of both norms."""
+    products, norms = q @ block.T, [torch.linalg.vector_norm(x, dim=1) for x in (q, block)]
+    if zero is not None:
+        products.index_fill_(1, zero, -torch.inf)
+    return torch.addr(products, *norms, alpha=error), torch.addr(products, *norms, alpha=-error)
 
 
 def _exact(q: Tensor, corpus: Array, asked: Tensor, rows: Tensor) -> Tensor:

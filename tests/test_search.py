@@ -121,6 +121,27 @@ def test_many_queries_of_a_corpus_of_equal_rows(monkeypatch):
         np.testing.assert_array_equal(line, expected)
 
 
+@pytest.mark.parametrize("corpus", ["near", "equal", "one giant"])
+def test_few_pairs_are_multiplied_one_by_one(corpus, rng, monkeypatch):
+    """A pair by itself takes a hundred times as long as in a matrix product: a corpus in a crowd must not take all."""
+    d, n, pairs, exact = 24, 3000, [], _topk._exact
+    crowd = unit(rng.normal(size=(1, d))) + {"near": 1e-6, "equal": 0.0, "one giant": 1.0}[corpus] * rng.normal(
+        size=(n, d)
+    )
+    crowd[7] *= 1e5 if corpus == "one giant" else 1
+    crowd = crowd.astype(np.float32)
+    crowd[[5, -2]] = 0
+    queries = rng.normal(size=(20, d)).astype(np.float32)
+    monkeypatch.setattr(_topk, "_exact", lambda *args: pairs.append(len(args[2])) or exact(*args))
+    monkeypatch.setattr(_topk, "_CROWDED_QUERIES", 7)
+    with pytest.warns(UserWarning, match="rows of zeros"):
+        rows = ExactRetriever(block_size=500).fit(crowd).predict(queries)
+    assert sum(pairs) < 0.1 * 20 * n
+    similarities = np.einsum("qd,nd->qn", queries.astype(float), crowd.astype(float)).astype(np.float32)
+    similarities[:, [5, -2]] = -np.inf
+    np.testing.assert_array_equal(rows, [np.lexsort((np.arange(n), -line))[:10] for line in similarities])
+
+
 def test_queries_too_short_to_measure_take_the_first_rows(rng):
     direction = unit(rng.normal(size=(1, 64)))
     corpus = (direction + 1e-7 * rng.normal(size=(300, 64))).astype(np.float32)
