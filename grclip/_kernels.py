@@ -114,8 +114,7 @@ def empty_like(x: Array, dtype: torch.dtype) -> Array:
     """
     if device_of(x).type != "cpu":
         return torch.empty(tuple(x.shape), dtype=dtype, device=device_of(x))
-    memory = np.empty((x.shape[0], x.shape[1] * dtype.itemsize), dtype=np.uint8)
-    out = torch.from_numpy(memory).view(dtype)
+    out = torch.from_numpy(np.empty(tuple(x.shape), dtype=f"i{dtype.itemsize}")).view(dtype)
     return out if isinstance(x, Tensor) else out.numpy()
 
 

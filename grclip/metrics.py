@@ -237,6 +237,8 @@ def _grades(qrels: Qrels, ranking: Any, k: int) -> tuple[list[Mapping[int, float
     """The qrels, checked, and the grades of the first k retrieved documents, 0 where there are none."""
     if isinstance(ranking, Tensor):
         ranking = ranking.cpu().numpy()
+    elif hasattr(ranking, "to_numpy"):  # a table of pandas or its like: by position, whatever the labels
+        ranking = ranking.to_numpy()
     if not hasattr(ranking, "__len__") or getattr(ranking, "ndim", 1) == 0:
         raise TypeError(f"ranking must hold a line of document rows for each query; got {ranking!r}")
     qrels = check_qrels(qrels, len(ranking))
@@ -247,7 +249,7 @@ def _grades(qrels: Qrels, ranking: Any, k: int) -> tuple[list[Mapping[int, float
     twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
     low = found.min(axis=1, initial=0) < -1
     for query in np.flatnonzero(twice | low)[:1].tolist():
-        line = np.asarray(ranking[query])[:k].tolist()
+        line = np.asarray(list(ranking)[query])[:k].tolist()
         if low[query]:
             raise ValueError(f"ranking[{query}] holds {min(line)}; expected document rows from 0, or -1 for none")
         raise ValueError(f"ranking[{query}] holds a document twice: {line}")
@@ -259,8 +261,8 @@ def _first_rows(ranking: Any, k: int) -> NDArray[np.intp]:
     """The first k rows of each line, (n_queries, k or fewer, at least 1), -1 where a line is shorter."""
     if not (isinstance(ranking, np.ndarray) and ranking.ndim == 2 and ranking.dtype.kind in "iu" and ranking.size):
         lines = [np.asarray(line) for line in ranking]
-        for query, rows in enumerate(lines):
+        for query, (line, rows) in enumerate(zip(ranking, lines, strict=True)):
             if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
-                raise ValueError(f"ranking[{query}] is {ranking[query]!r}; expected document rows, best first")
+                raise ValueError(f"ranking[{query}] is {line!r}; expected document rows, best first")
         ranking = padded([rows[:k].tolist() for rows in lines], fill=-1, dtype=np.intp)
     return ranking[:, :k].astype(np.intp)

@@ -1,5 +1,6 @@
 """The blocked arithmetic against slow references, over dtypes, layouts, block edges and missing parts."""
 
+import pickle
 from unittest.mock import Mock
 
 import numpy as np
@@ -162,3 +163,20 @@ def test_no_block_waits_for_a_gpu(kernel, monkeypatch):
         }
         with pytest.raises(TimeoutError):
             calls[kernel]()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(0, 3), (1, 1), (7, 5)])
+def test_memory_for_results_is_like_any_other(dtype, shape):
+    out = _kernels.empty_like(torch.empty(shape), dtype)
+    assert out.dtype == dtype
+    assert out.shape == shape
+    assert out.is_contiguous()
+    out.fill_(1).requires_grad_()
+    assert torch.equal(pickle.loads(pickle.dumps(out)), torch.ones(shape, dtype=dtype))
+    assert out.detach().share_memory_().is_shared()
+    if dtype != torch.bfloat16:
+        array = _kernels.empty_like(np.empty(shape), dtype)
+        assert (array.shape, array.dtype.name) == (shape, str(dtype).removeprefix("torch."))
+        assert array.flags.c_contiguous
+        assert array.flags.writeable

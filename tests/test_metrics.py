@@ -2,9 +2,11 @@ import pickle
 
 import ir_measures
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 from ir_measures import RR, R, nDCG
 from strategies import judged_rankings
 
@@ -43,11 +45,19 @@ def test_the_mean_is_that_of_the_queries_and_a_perfect_ranking_scores_one(case):
         each = metric(qrels, ranking, k=k, per_query=True)
         assert each.shape == (len(qrels),)
         assert metric(qrels, ranking, k=k) == pytest.approx(each.mean())
-        assert ((each >= 0) & (each <= 1 + 1e-12)).all()
+        assert ((each >= 0) & (each <= 1)).all()
     best = [sorted(judged, key=judged.get, reverse=True) for judged in qrels]
-    assert ndcg_score(qrels, best, k=k) == pytest.approx(1)
+    assert ndcg_score(qrels, best, k=k) == 1
     assert reciprocal_rank_score(qrels, best, k=k) == 1
     assert recall_score(qrels, best, k=30) == 1
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 150), st.integers(0, 150))
+def test_the_best_ranking_scores_one_whatever_comes_after_it(seed, n, more):
+    grades = 3 * np.random.default_rng(seed).random(n)
+    best = np.argsort(-grades).tolist() + list(range(n, n + more))
+    for gain in ("linear", "exponential"):
+        assert ndcg_score([dict(enumerate(grades.tolist()))], [best], k=200, gain=gain) == 1
 
 
 def test_the_ideal_comes_from_all_qrels_not_from_what_was_retrieved():
@@ -82,6 +92,17 @@ def test_rankings_of_any_library_and_lines_of_any_length():
     assert recall_score(qrels, [[0, 1], []]) == 0.5
     assert recall_score(qrels, np.array([[0, -1, -1], [2, 0, -1]])) == 0.5
     assert recall_score(np.array(qrels, dtype=object), [[1], [2]]) == 1
+
+
+def test_tables_are_read_by_position():
+    """Labels of rows and columns could be taken for queries and documents."""
+    lines = [[0, 1], [2, 0], [1, 2]]
+    qrels = [{1: 1}, {2: 1}, {0: 1}]
+    for ranking in (pd.DataFrame(lines, columns=["b", "a"], index=[2, 1, 0]), pd.Series(lines, index=[2, 1, 0])):
+        np.testing.assert_array_equal(reciprocal_rank_score(qrels, ranking, per_query=True), [0.5, 1, 0])
+    for line, message in (([5, 5], "holds a document twice"), ([-3, 5], "holds -3"), (["a", "b"], r"is \['a', 'b'\]")):
+        with pytest.raises(ValueError, match=rf"ranking\[1\] {message}"):
+            recall_score(qrels, pd.Series([[0, 1], line, [1]], index=[7, 8, 9]))
 
 
 @pytest.mark.parametrize("metric", METRICS)
