@@ -31,10 +31,9 @@ def _best_gain(qrels: Qrels, k: int, gain: str = "exponential") -> NDArray[np.fl
 
 
 def _gain(grades: NDArray[np.float64], gain: str = "exponential") -> NDArray[np.float64]:
-    """Discounted gain of each line; equal lines have equal gains, whatever is beside them and however many zeros follow.
+    """Discounted gain of each line; equal ones have equal gains, whatever is beside them and however many zeros follow.
 
-    So it is added up in order of ranks: a sum that is quicker depends on the width, and the best ranking would not
-    always score 1.
+    A quicker sum than one in order of ranks depends on their number, and the best ranking would not always score 1.
     """
     gains = GAINS[gain](grades) * (1 / np.log2(np.arange(2, grades.shape[-1] + 2)))
     return np.cumsum(gains, axis=-1, out=gains)[..., -1]

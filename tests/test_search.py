@@ -110,10 +110,13 @@ def test_many_queries_of_a_corpus_of_equal_rows(monkeypatch):
     """Every query is scanned again, in several chunks, and each finds the first rows."""
     monkeypatch.setattr(_topk, "_QUERIES", 7)
     monkeypatch.setattr(_topk, "_PAIRS", 50)
+    settle, settled = _topk._settle, []
+    monkeypatch.setattr(_topk, "_settle", lambda *args: settled.append(len(args[0])) or settle(*args))
     rng = np.random.default_rng(0)
     corpus = np.repeat(rng.normal(size=(2, 16)).astype(np.float32), 150, axis=0)
     queries = rng.normal(size=(40, 16)).astype(np.float32)
     rows = ExactRetriever(k=160, block_size=64).fit(corpus).predict(queries)
+    assert settled == [7] * 5 + [5]  # copies of all that the scan kept would take more memory than the scan
     second = (queries @ corpus[-1]) > (queries @ corpus[0])
     first, then = np.arange(150), np.arange(150, 300)
     for line, swapped in zip(rows, second, strict=True):
