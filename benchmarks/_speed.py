@@ -69,16 +69,24 @@ def compare(
     reference: Callable[[], Any],
     *,
     repeats: int,
+    warm: float = 0.0,
     device: str = "cpu",
     work: Work | None = None,
 ) -> Row:
-    """The ratio of both sides' medians, each measured `repeats` times in turn, after one call that does not count."""
+    """The ratio of both sides' medians, each measured `repeats` times in turn.
+
+    Turns before that do not count: one, and more until `warm` seconds have passed.
+    """
+    start = time.perf_counter()
+    while True:
+        ours()
+        reference()
+        if time.perf_counter() - start >= warm:
+            break
     sides: tuple[list[float], list[float]] = ([], [])
-    for turn in range(repeats + 1):
+    for _ in range(repeats):
         for call, times in zip((ours, reference), sides, strict=True):
-            taken = seconds(call, device)
-            if turn:
-                times.append(taken)
+            times.append(seconds(call, device))
     medians = [statistics.median(times) for times in sides]
     ratios = [a / b for a, b in zip(*sides, strict=True)]
     quartiles = statistics.quantiles(ratios, n=4, method="inclusive") if repeats > 1 else ratios * 3

@@ -69,13 +69,15 @@ class Figures:
     def __init__(self, arguments: argparse.Namespace) -> None:
         quick = arguments.quick
         self.n, self.d = (3_000, 64) if quick else (200_000, 512)
-        self.repeats = 2 if quick else max(7, arguments.repeats)
+        self.repeats: int = 2 if quick else max(7, arguments.repeats)
+        self.few = min(7, self.repeats)
         self.queries, self.scored = (50, 200) if quick else (1_000, 10_000)
         self.chosen: dict[str, Any] = {"n_alphas": 5, "n_queries": 40, "n_documents": 90, "d": 128} if quick else {}
         self.bytes, self.step = (10**8, 50_000) if quick else (10**10, 50_000)
         self.sizes = ((1_000, 2_000), (64, 128)) if quick else ((10**4, 10**5, 10**6), (256, 512, 1024, 2048, 4096))
         self.device, self.folder = arguments.device, arguments.folder
-        self.compare = partial(compare, repeats=self.repeats, device=self.device)
+        warm = 0.0 if quick else 5.0  # what is first written to costs more, on some machines for seconds
+        self.compare = partial(compare, repeats=self.repeats, warm=warm, device=self.device)
 
     def rows(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Random rows away from the origin, as those of a role are."""
@@ -195,7 +197,7 @@ class Figures:
         return noted(rows[fastest], f"against {fastest}{absent}")
 
     def alpha(self) -> Row:
-        return against_grid_search(repeats=self.repeats, **self.chosen)
+        return against_grid_search(repeats=self.few, **self.chosen)
 
     def alpha_equalize(self) -> Row:
         """In fewer turns than the others: this grid search takes minutes, and hardly scatters."""
@@ -203,7 +205,9 @@ class Figures:
 
     def imports(self) -> Row:
         ours, theirs = "import grclip", "import torch, sklearn"
-        return self.compare(f"{ours} / {theirs}", 1.25, lambda: python(ours), lambda: python(theirs))
+        return self.compare(
+            f"{ours} / {theirs}", 1.25, lambda: python(ours), lambda: python(theirs), repeats=self.few, warm=0.0
+        )
 
     def memmap(self) -> Row:
         """In blocks, each of which opens the files anew: pages that are mapped count as resident."""
@@ -378,7 +382,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     made.add_argument("--device", type=device, default="cpu", help="cpu (default) or cuda")
     made.add_argument("--threads", type=int, help="threads of torch and faiss; as torch chooses where left out")
-    made.add_argument("--repeats", type=int, default=7, help="measurements of each side, at least 7")
+    made.add_argument("--repeats", type=int, default=21, help="measurements of each side (21), at least 7")
     made.add_argument("--quick", action="store_true", help="small sizes, which tell whether it runs and nothing else")
     made.add_argument("--figures", nargs="+", choices=(*FIGURES, "growth"), help="only these")
     made.add_argument("--folder", type=folder, help="where the large files of memmap go for a while")

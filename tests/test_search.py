@@ -223,6 +223,23 @@ def test_no_block_waits_for_a_gpu(products):
     assert error.shape == (20,)
 
 
+def test_a_crowd_is_told_apart_as_single_pairs_are(rng, monkeypatch):
+    """Similarities halfway between two numbers of float32, but for what is lost or not in the order of a sum."""
+    corpus = np.full((400, 32), 2.0**-54, dtype=np.float32)
+    corpus[:, 0], corpus[:, 1] = 1, 2.0**-24
+    for row in corpus:
+        row[2 if rng.random() < 0.5 else rng.integers(3, 32) :] = 0
+        row[:] = rng.permutation(row)
+    queries = np.ones((40, 32), dtype=np.float32)
+    found = []
+    for crowded in (0.0, 2.0):  # always multiplied in float64 first, and never
+        monkeypatch.setattr(_topk, "_CROWDED", crowded)
+        found.append(ExactRetriever(k=300, block_size=90).fit(corpus).kneighbors(queries))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+    assert len(np.unique(found[0][0])) == 2
+
+
 def test_half_precision_is_for_many_queries_of_float32_on_processors_that_have_it(monkeypatch):
     q = torch.ones(64, 8)
     for able, told in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx512_bf16": False}, False)):

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import time
 
 import pytest
 
@@ -92,6 +93,8 @@ def test_sides_are_measured_in_turn():
     calls = []
     row = compare("a figure", 1.0, lambda: calls.append("ours"), lambda: calls.append("reference"), repeats=3)
     assert calls == ["ours", "reference"] * 4
+    compare("a figure", 1.0, lambda: calls.append("ours"), lambda: time.sleep(0.02), repeats=3, warm=0.05)
+    assert calls.count("ours") == 4 + 3 + 3, "three turns of a warm-up come first"
     assert row.spread[0] <= row.spread[1]
 
 
