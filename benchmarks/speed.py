@@ -100,7 +100,7 @@ class Figures:
             1.5,
             lambda: remover.transform(three(x)),
             lambda: out.copy_(x),
-            work=passes(x, 2, 2),
+            work=passes(x, 3, 2),  # all rows are read once before the first is written, so that none is half changed
         )
 
     def fuse(self) -> Row:

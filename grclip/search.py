@@ -51,11 +51,12 @@ class ExactRetriever(DocLinkMixin, BaseEstimator):
 
     Notes
     -----
-    Blocks of the corpus are scanned by a matrix product in its own precision, whose last bits depend on the shape of
-    the block. So the scan keeps some documents more than k, and these are ordered by dot products summed in float64;
-    where rounding could have hidden a document from the scan, that query is scanned again for all that could be
-    meant. The ranking thus depends neither on ``block_size`` nor on the number of queries, and equal similarities
-    are ordered by row.
+    Blocks of the corpus are scanned by a matrix product: of many queries in bfloat16 where the processor multiplies it,
+    else in the precision of the corpus. Such products are not exact, and their last bits depend on the shape of the
+    block. So the scan keeps more documents than k, and those that lie within the error of its scores are ordered by dot
+    products summed in float64; where the error could have hidden a document from the scan, that query is scanned again
+    in full precision. The ranking thus depends neither on ``block_size``, nor on the number of queries, nor on the
+    processor, and equal similarities are ordered by row.
 
     A corpus in a memory-mapped file may be larger than memory: it is read block by block, once in fit (to check
     values), and once or, rarely, twice for each search. The corpus stays where it is; queries are moved to its device.
