@@ -7,6 +7,7 @@ from grclip import metrics
 from grclip.fusion import MultimodalFuser, MultimodalFuserCV
 from grclip.gap import ModalityGapRemover
 from grclip.items import Items, SearchTask
+from grclip.pipelines import encoder_fingerprint, load_pipeline, pipeline_fingerprint, save_pipeline
 from grclip.search import ExactRetriever
 
 if TYPE_CHECKING:
@@ -25,9 +26,13 @@ __all__ = [
     "__version__",
     "datasets",
     "diagnostics",
+    "encoder_fingerprint",
+    "load_pipeline",
     "metrics",
+    "pipeline_fingerprint",
     "plots",
     "report",
+    "save_pipeline",
 ]
 
 

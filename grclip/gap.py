@@ -36,7 +36,7 @@ from grclip._validation import (
     warn_zero_rows,
 )
 from grclip.items import Items, SearchTask, encoder_of, parts_of, refuse_documents_as_y, with_parts
-from grclip.persistence import load_state, save_state
+from grclip.persistence import SCHEMA_VERSION, check_header, load_state, save_state
 
 UNNAMED = ""
 """The role of a bare 2-D array."""
@@ -336,23 +336,104 @@ class ModalityGapRemover(  # type: ignore[call-arg]
         array([-0.25, -0.25, -0.25, -0.25])
         """
         header, vectors = load_state(path, _KIND)
-        counts: Any = header.get("n_samples_seen")
-        valid = (
-            isinstance(header.get("normalize"), bool)
-            and isinstance(header.get("encoder"), str | None)
-            and isinstance(counts, dict)
-            and all(type(count) is int and count > 0 for count in counts.values())
-            and set(vectors) == {f"mean:{role}" for role in counts} != set()
-            and (UNNAMED not in counts or len(counts) == 1)
-            and all(mean.shape == (header.get("n_features"),) and np.isfinite(mean).all() for mean in vectors.values())
-        )
-        if not valid:
+        means = {name.removeprefix("mean:"): mean for name, mean in vectors.items() if name.startswith("mean:")}
+        if len(means) < len(vectors) or not _is_complete(header, means):
             raise ValueError(f"{os.fspath(path)!r} holds no complete {_KIND}: header {header}; save it again")
-        remover = cls(normalize=header["normalize"])
-        remover.n_samples_seen_ = dict(counts)
-        remover.means_ = {role: vectors[f"mean:{role}"] for role in remover.n_samples_seen_}
-        remover.n_features_in_, remover.encoder_ = int(header["n_features"]), header["encoder"]
-        return remover
+        return cls(normalize=header["normalize"])._restore(header, means)
+
+    def to_state(self) -> dict[str, Any]:
+        """The fitted remover as plain values: to send to another process, and to merge there.
+
+        Returns
+        -------
+        dict
+            ``schema_version`` and ``class``; ``normalize`` and ``copy``; ``n_features``, ``encoder`` and
+            ``feature_names`` (str, or None where they are unknown); ``n_samples_seen`` (role -> int) and ``means``
+            (role -> float64 array of shape (d,), a copy). Keys are str; all else than the arrays is JSON.
+
+        Raises
+        ------
+        NotFittedError
+            If there is nothing to tell yet.
+
+        See Also
+        --------
+        from_state : Makes a remover of it.
+        merge : Puts two of them together.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from grclip import ModalityGapRemover
+        >>> state = ModalityGapRemover().fit({"image": np.eye(4)}).to_state()
+        >>> state["n_samples_seen"], state["means"]["image"]
+        ({'image': 4}, array([0.25, 0.25, 0.25, 0.25]))
+        """
+        check_is_fitted(self)
+        names = getattr(self, "feature_names_in_", None)
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "class": _KIND,
+            "normalize": bool(self.normalize),
+            "copy": bool(self.copy),
+            "n_features": int(self.n_features_in_),
+            "encoder": self.encoder_,
+            "feature_names": None if names is None else [str(name) for name in names],
+            "n_samples_seen": {role: int(count) for role, count in self.n_samples_seen_.items()},
+            "means": {role: mean.copy() for role, mean in self.means_.items()},
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """A fitted remover from what to_state gave.
+
+        Parameters
+        ----------
+        state : mapping
+            As to_state gives it; means may be lists of numbers, as they come out of JSON.
+
+        Returns
+        -------
+        ModalityGapRemover
+            Fitted, with bit-identical means.
+
+        Raises
+        ------
+        TypeError
+            If state is no mapping.
+        ValueError
+            If it is that of another class or of a newer schema, or lacks something.
+
+        Examples
+        --------
+        >>> import json
+        >>> import numpy as np
+        >>> from grclip import ModalityGapRemover
+        >>> state = ModalityGapRemover().fit({"image": np.eye(4)}).to_state()
+        >>> state["means"] = {role: mean.tolist() for role, mean in state["means"].items()}
+        >>> ModalityGapRemover.from_state(json.loads(json.dumps(state))).means_["image"]
+        array([0.25, 0.25, 0.25, 0.25])
+        """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state must be what to_state gave; got {type(state).__name__}")
+        check_header(state, "state", _KIND)
+        try:
+            means = {role: np.array(mean, dtype=np.float64) for role, mean in state["means"].items()}
+        except (KeyError, AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"state has no means by role: {error}; take it from to_state again") from error
+        if not _is_complete(state, means) or not isinstance(state.get("copy", True), bool):
+            told = {name: value for name, value in state.items() if name != "means"}
+            raise ValueError(f"state holds no complete {_KIND}: {told}; take it from to_state again")
+        return cls(normalize=state["normalize"], copy=state.get("copy", True))._restore(state, means)
+
+    def _restore(self, header: Mapping[str, Any], means: Mapping[str, NDArray[np.float64]]) -> Self:
+        """Take over fitted state that has been checked."""
+        self.n_samples_seen_ = dict(header["n_samples_seen"])
+        self.means_ = {role: means[role] for role in self.n_samples_seen_}
+        self.n_features_in_, self.encoder_ = int(header["n_features"]), header["encoder"]
+        if header.get("feature_names") is not None:
+            self.feature_names_in_ = np.array(header["feature_names"], dtype=object)
+        return self
 
     def _sum(self, X: Any, width: int | None) -> tuple[dict[str, NDArray], dict[str, int], int, str | None]:
         """Mean and count of each role that has a row, the width, and the encoder. Changes nothing on self."""
@@ -438,6 +519,23 @@ class ModalityGapRemover(  # type: ignore[call-arg]
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32", "float16"]
         return tags
+
+
+def _is_complete(header: Mapping[str, Any], means: Mapping[str, NDArray[np.float64]]) -> bool:
+    """Whether a header and means are those of one fitted remover."""
+    counts, names, width = header.get("n_samples_seen"), header.get("feature_names"), header.get("n_features")
+    return (
+        isinstance(header.get("normalize"), bool)
+        and "encoder" in header
+        and isinstance(header["encoder"], str | None)
+        and isinstance(counts, dict)
+        and all(type(count) is int and count > 0 for count in counts.values())
+        and means.keys() == counts.keys() != set()
+        and (UNNAMED not in counts or len(counts) == 1)
+        and type(width) is int
+        and all(mean.shape == (width,) and np.isfinite(mean).all() for mean in means.values())
+        and (names is None or (isinstance(names, list) and len(names) == width))
+    )
 
 
 def _name(role: str) -> str:

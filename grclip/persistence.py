@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
@@ -96,13 +96,39 @@ def load_state(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any],
 def _checked_header(metadata: Mapping[str, str], name: str, kind: str) -> dict[str, Any]:
     """The header of a file that is ours, of a schema that we know, and of the class that is wanted."""
     header = json.loads(metadata[_KEY]) if _KEY in metadata else None
-    version = header.get("schema_version") if isinstance(header, dict) else None
-    if not isinstance(header, dict) or type(version) is not int or version < 1:
+    if not isinstance(header, dict) or not _is_version(header.get("schema_version")):
         raise ValueError(f"{name} is a safetensors file, but not one that grclip wrote")
+    check_header(header, name, kind)
+    return header
+
+
+def check_header(header: Mapping[str, Any], name: str, kind: str) -> None:
+    """That a header is of a schema that we know, and of the class that is wanted.
+
+    Parameters
+    ----------
+    header : mapping
+        With ``schema_version`` and ``class``.
+    name : str
+        What holds it, for messages.
+    kind : str
+        Name of the class that is expected.
+
+    Raises
+    ------
+    ValueError
+        If it is not ours, of another class, or of a newer schema.
+    """
+    version = header.get("schema_version")
+    if not _is_version(version):
+        raise ValueError(f"{name} has schema_version {version!r}: nothing that grclip wrote")
     if version > SCHEMA_VERSION:
         raise ValueError(
             f"{name} has schema version {version}, but this grclip reads up to {SCHEMA_VERSION}: update grclip"
         )
     if header.get("class") != kind:
         raise ValueError(f"{name} holds a {header.get('class')}, not a {kind}")
-    return header
+
+
+def _is_version(version: Any) -> TypeGuard[int]:
+    return type(version) is int and version >= 1
