@@ -1,4 +1,4 @@
-"""The command line: ``grclip demo``, ``grclip search`` and ``grclip report``."""
+"""The command line: ``grclip demo``, ``search`` and ``report``; ``fit``, ``transform`` and ``info`` on files."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from grclip import __version__
+from grclip._commands import add_commands
 from grclip._optional import optional_import
 
 DEFAULT_MODEL, DEFAULT_WEIGHTS = "ViT-B-32", "laion2b_s34b_b79k"
@@ -99,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(report)
     report.add_argument("--calibrator", type=Path, metavar="FILE", help="means that ModalityGapRemover.save wrote")
     report.set_defaults(run=_report)
+    add_commands(commands)
     return parser
 
 

@@ -59,7 +59,22 @@ ALLOWED = {
     "_folder": {"_validation", "_columns", "items", "gap", "fusion", "search"},
     "_judged": {"_validation", "_columns", "_folder", "items", "gap", "fusion", "search"},
     "_demo": {"_sheet", "_judged", "encoders", "datasets", "items", *STAGES},
-    "cli": {"_demo", "_folder", "_judged", "_report", "_sheet", "_optional", "encoders", "gap", "__version__"},
+    "_parquet": {"_optional", "_validation"},
+    "_append": {"_parquet"},
+    "_batch": {"_kernels", "_validation", "_parquet", "_append", "items", "gap", "fusion", "pipelines", "__version__"},
+    "_commands": {"_batch", "_parquet", "pipelines", "gap", "fusion"},
+    "cli": {
+        "_commands",
+        "_demo",
+        "_folder",
+        "_judged",
+        "_report",
+        "_sheet",
+        "_optional",
+        "encoders",
+        "gap",
+        "__version__",
+    },
 }
 """What each module, or all of a subpackage, may import of ours; stages never import one another."""
 
@@ -96,6 +111,7 @@ def test_importing_grclip_loads_nothing_heavy():
         "qdrant_client",
         "datasets",
         "faiss",
+        "pyarrow",
         "PIL",
         "av",
         "huggingface_hub",

@@ -1,0 +1,190 @@
+"""What the commands on Parquet cost, and what they withstand: ``python -m benchmarks.parquet``.
+
+Draws documents in float16 (texts, images and both in equal parts), and runs ``grclip fit`` and ``grclip transform`` on
+them, each as a process of its own, beside a process in which pyarrow reads the same file and writes it again untouched,
+in the same pieces and with the same settings. Prints seconds, their ratio and the peak of memory of each process.
+
+``--kills N`` kills the transform N times with SIGKILL, at random moments after it has begun, starts it again each time,
+and says whether the output equals that of an uninterrupted run byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from grclip._append import writer_options
+from grclip._batch import BATCH
+
+COLUMNS = {"text": "text_embedding", "image": "image_embedding"}
+LINE, MEMORY = 2.0, 1000
+"""Times the baseline, and megabytes, to stay under."""
+
+LOADING = 0.2
+"""Share of kills at any moment from the start of the process on; the others come when it has written a row group."""
+
+COPY = """
+import json, sys
+import pyarrow.parquet as pq
+source, target, rows, options = sys.argv[1:]
+with pq.ParquetFile(source, pre_buffer=False, buffer_size=2**20) as file:
+    with pq.ParquetWriter(target, file.schema_arrow, **json.loads(options)) as out:
+        for batch in file.iter_batches(int(rows)):
+            out.write_batch(batch)
+"""
+"""What the commands are held against: the file read and written again untouched, by pyarrow alone."""
+
+
+MEASURE = """
+import os, subprocess, sys, time
+start = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=sys.stderr)
+_, status, usage = os.wait4(process.pid, 0)
+print(time.perf_counter() - start, usage.ru_maxrss, status)
+"""
+"""A small process that starts another: what the peak of a process counts begins with that of the one it came from."""
+
+
+def draw(path: Path, n: int, d: int, seed: int = 0, rows: int = 20_000) -> None:
+    """Documents about topics, a third of them texts, a third images, a third both; an id and a language beside."""
+    rng = np.random.default_rng(seed)
+    shifts = {role: rng.normal(size=d, scale=0.5).astype(np.float32) for role in COLUMNS}
+    kind = pa.list_(pa.field("element", pa.float16()), d)
+    fields = [pa.field("id", pa.int64()), *(pa.field(name, kind) for name in COLUMNS.values())]
+    schema = pa.schema([*fields, pa.field("language", pa.string())])
+    with pq.ParquetWriter(path, schema, **writer_options(schema, tuple(COLUMNS.values()))) as file:
+        for start in range(0, n, rows):
+            size = min(rows, n - start)
+            ids = np.arange(start, start + size)
+            columns = []
+            for place, role in enumerate(COLUMNS):
+                x = rng.standard_normal((size, d), dtype=np.float32) + shifts[role]
+                x /= np.linalg.norm(x, axis=1, keepdims=True)
+                flat = pa.array(x.astype(np.float16).ravel())
+                columns.append(pa.FixedSizeListArray.from_arrays(flat, type=kind, mask=pa.array(ids % 3 == 1 - place)))
+            languages = np.array(["en", "de", "fr"])[ids % 3]
+            file.write_table(pa.table([pa.array(ids), *columns, pa.array(languages)], schema=schema))
+
+
+def words(*given: object) -> list[str]:
+    """A command line of grclip."""
+    columns = [word for role, name in COLUMNS.items() for word in ("--column", f"{role}={name}")]
+    return [sys.executable, "-m", "grclip.cli", *map(str, given), *columns]
+
+
+def measure(command: Sequence[str]) -> tuple[float, float]:
+    """Seconds and peak of memory in MB of a process."""
+    done = subprocess.run([sys.executable, "-c", MEASURE, *command], stdout=subprocess.PIPE, text=True, check=True)
+    seconds, kilobytes, status = done.stdout.splitlines()[-1].split()
+    if int(status):
+        raise RuntimeError(f"{' '.join(command)} ended with {status}")
+    return float(seconds), float(kilobytes) / 1e3
+
+
+def digest(path: Path) -> str:
+    """Of a file of any size."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def throughput(folder: Path, n: int, d: int, repeats: int) -> dict[str, object]:
+    """Seconds of each command and of the copy, by turns; the line is held against their medians."""
+    source, calibrator = folder / "docs.parquet", folder / "calibrator.safetensors"
+    options = json.dumps(writer_options(pq.read_schema(source), tuple(COLUMNS.values())))
+    commands = {
+        "copy": [sys.executable, "-c", COPY, str(source), str(folder / "copy.parquet"), str(BATCH // (4 * d)), options],
+        "fit": words("fit", source, "--output", calibrator),
+        "transform": words("transform", source, folder / "out.parquet", "--calibrator", calibrator),
+    }
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    for _ in range(repeats):
+        for name, command in commands.items():
+            found[name].append(measure(command))
+            print(f"{name}: {found[name][-1][0]:.1f} s, {found[name][-1][1]:.0f} MB", flush=True)
+            (folder / "copy.parquet").unlink(missing_ok=True)
+    seconds = {name: statistics.median(second for second, _ in own) for name, own in found.items()}
+    memory = {name: max(peak for _, peak in own) for name, own in found.items()}
+    ratios = {f"{name} / copy": seconds[name] / seconds["copy"] for name in ("fit", "transform")}
+    return {
+        "rows": n,
+        "seconds": seconds,
+        "peak_mb": memory,
+        **ratios,
+        "within the line": max(ratios.values()) <= LINE and max(memory["fit"], memory["transform"]) < MEMORY,
+    }
+
+
+def lines_of(journal: Path) -> int:
+    """Row groups that a journal speaks of, and one."""
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
+def killed(folder: Path, kills: int, seed: int = 0) -> dict[str, object]:
+    """Kill a transform again and again, and compare what comes out in the end."""
+    rng, target = random.Random(seed), folder / "killed.parquet"
+    command = words("transform", folder / "docs.parquet", target, "--calibrator", folder / "calibrator.safetensors")
+    journal, finished = target.with_name(f".{target.name}.journal"), 0
+    whole, n_kills = digest(folder / "out.parquet"), 0
+    while n_kills < kills:
+        lines = lines_of(journal)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        if rng.random() < LOADING:
+            time.sleep(rng.uniform(0, 8))
+        else:
+            while process.poll() is None and lines_of(journal) <= max(lines, 1):
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 1))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            n_kills += 1
+        process.wait()
+        if process.returncode == 0:
+            finished += int(digest(target) == whole)
+            target.unlink()
+        print(f"kill {n_kills}: {lines} row groups before, {lines_of(journal)} after", flush=True)
+    while subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
+        raise RuntimeError("the last run failed")
+    ids = pq.read_table(target, columns=["id"])["id"].to_numpy()
+    return {
+        "kills": n_kills,
+        "finished on the way": finished,
+        "equal to the uninterrupted output": digest(target) == whole,
+        "rows lost or twice": int(len(ids) != pq.read_metadata(folder / "docs.parquet").num_rows)
+        + int((np.diff(ids) != 1).sum()),
+        "left over": sorted(path.name for path in folder.iterdir() if path.name.startswith(".")),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the measurement as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="for the files: some 8 GB for the default size; they stay there")
+    parser.add_argument("--rows", type=int, default=2_000_000, help="documents (default: 2000000)")
+    parser.add_argument("--width", type=int, default=512, help="numbers in a vector (default: 512)")
+    parser.add_argument("--repeats", type=int, default=1, help="runs of each command (default: 1)")
+    parser.add_argument("--kills", type=int, default=0, help="kill the transform so many times (default: 0)")
+    options = parser.parse_args(arguments)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    if not (options.folder / "docs.parquet").exists():
+        draw(options.folder / "docs.parquet", options.rows, options.width)
+    found = throughput(options.folder, options.rows, options.width, options.repeats)
+    print(json.dumps(found, indent=2), flush=True)
+    if options.kills:
+        print(json.dumps(killed(options.folder, options.kills), indent=2))
+
+
+if __name__ == "__main__":
+    main()

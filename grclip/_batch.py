@@ -1,0 +1,320 @@
+"""Batch jobs on Parquet: means and spreads learned from files, and files of fused vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.pipeline import Pipeline
+
+from grclip import __version__
+from grclip._append import AppendedParquet
+from grclip._kernels import dtype_of, norm_limits, row_norms
+from grclip._parquet import Source, arrow, as_lists, list_type, tell
+from grclip._validation import check_k, few, refuse_other_encoder, warn
+from grclip.fusion import MultimodalFuser
+from grclip.gap import ModalityGapRemover
+from grclip.items import Items, SearchTask, modalities_of
+from grclip.pipelines import encoder_fingerprint, load_pipeline, pipeline_fingerprint, save_pipeline
+
+BATCH = 2**22
+"""Bytes of vectors, as they are in the file, that are read at once; pyarrow takes some ten times that to read them."""
+
+GROUP = 8
+"""Batches in a row group of the output."""
+
+SAMPLE = 10_000
+"""Rows of documents, and of queries, from which spreads are measured."""
+
+_SHOWN = 3  # warnings that are shown in full
+
+
+@dataclass
+class _Sample:
+    """Some rows of several files, drawn evenly beforehand, so that one pass collects them."""
+
+    rows: NDArray[np.int64]
+    taken: list[dict[str, NDArray]] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+
+    @classmethod
+    def draw(cls, n: int, n_rows: int, seed: int) -> _Sample:
+        return cls(np.sort(np.random.default_rng(seed).choice(n_rows, min(n, n_rows), replace=False)))
+
+    def take(self, parts: Mapping[str, NDArray], first: int, n: int) -> None:
+        low, high = np.searchsorted(self.rows, (first, first + n))
+        if low < high:
+            at = self.rows[low:high] - first
+            self.taken.append({role: part[at] for role, part in parts.items()})
+            self.lengths.append(len(at))
+
+    def items(self, kinds: Mapping[str, tuple[np.dtype, int]], encoder: str | None) -> Items:
+        """The rows, NaN where a batch had no vector of a role."""
+        columns = {
+            role: np.concatenate(
+                [
+                    some.get(role, np.full((n, width), np.nan, dtype))
+                    for some, n in zip(self.taken, self.lengths, strict=True)
+                ]
+            )
+            for role, (dtype, width) in kinds.items()
+        }
+        return Items(columns, encoder=encoder)
+
+
+def fit_files(
+    files: Sequence[Path],
+    columns: Mapping[str, str],
+    output: Path,
+    *,
+    queries: Sequence[Path] = (),
+    query_columns: Mapping[str, str] | None = None,
+    alpha: float = 0.5,
+    modalities: Mapping[str, str] | None = None,
+    equalize: bool = False,
+    sample: int = SAMPLE,
+    encoder: str | None = None,
+) -> Pipeline:
+    """Learn means of all rows, and spreads of a sample of them, in one pass; write the pipeline to a file."""
+    query_columns = query_columns or {}
+    _check_fit(columns, query_columns, modalities, queries, output, equalize)
+    check_k(sample, name="sample")
+    documents = [Source.open(path, columns) for path in files]
+    asked = [Source.open(path, query_columns) for path in (queries or files)] if query_columns else []
+    encoders = _encoders([*documents, *asked], encoder)
+    remover = ModalityGapRemover()
+    sides = [_learn(remover, sources, encoders, sample) for sources in (documents, asked) if sources]
+    centred = [remover.transform(side) for side in sides]
+    fuser = MultimodalFuser(alpha, modalities=dict(modalities) if modalities else None, equalize=equalize)
+    fuser.fit(SearchTask(centred[1], centred[0]) if asked else centred[0])
+    pipeline = Pipeline([("degap", remover), ("fuse", fuser)])
+    save_pipeline(pipeline, output)
+    return pipeline
+
+
+def _check_fit(
+    columns: Mapping[str, str],
+    query_columns: Mapping[str, str],
+    modalities: Mapping[str, str] | None,
+    queries: Sequence[Path],
+    output: Path,
+    equalize: bool,
+) -> None:
+    """What can be said before anything is read."""
+    modalities_of([*columns, *query_columns], modalities)
+    shared = columns.keys() & query_columns.keys()
+    if shared:
+        raise ValueError(
+            f"documents and queries share the role {min(shared)!r}; a mean is learned per role: --query-column "
+            f"query_{min(shared)}=..."
+        )
+    if queries and not query_columns:
+        raise ValueError("--queries needs to know its column: --query-column query=COLUMN")
+    if equalize and not query_columns:
+        raise ValueError("--equalize measures documents against queries: give --query-column, and --queries FILE")
+    _check_folder(output)
+
+
+def _check_folder(output: Path) -> None:
+    if not output.resolve().parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(output.resolve().parent)!r} to write {output.name!r} to")
+
+
+def _encoders(sources: Sequence[Source], given: str | None) -> dict[Path, str | None]:
+    """The encoder of each file: as its metadata say, else as given; two are an error."""
+    found = {source.path: source.encoder or given for source in sources}
+    known = {name: path for path, name in found.items() if name is not None}
+    if given is not None:
+        known.setdefault(given, Path("--encoder"))
+    if len(known) > 1:
+        listed = ", ".join(f"{name!r} ({path})" for name, path in known.items())
+        raise ValueError(f"vectors come from several encoders: {listed}; encode all with one, and fit once for each")
+    return found
+
+
+def _learn(
+    remover: ModalityGapRemover, sources: Sequence[Source], encoders: Mapping[Path, str | None], sample: int
+) -> Items:
+    """Take all rows of some files into the means; a sample of them."""
+    n_rows = sum(source.n_rows for source in sources)
+    if not n_rows:
+        raise ValueError(f"{', '.join(str(source.path) for source in sources)}: no rows to learn from")
+    drawn, first = _Sample.draw(sample, n_rows, seed=0), 0
+    kinds: dict[str, tuple[np.dtype, int]] = {}
+    for source in sources:
+        warned = _Warned(source)
+        for start, table in source.tables(list(source.columns.values()), _batch_rows(source)):
+            parts = source.parts(table, start, {role: width for role, (_, width) in kinds.items()})
+            kinds |= {role: (part.dtype, part.shape[1]) for role, part in parts.items() if role not in kinds}
+            with warned.told(start), _explained(source, parts, start, len(table)):
+                remover.partial_fit(Items(parts, encoder=encoders[source.path]))
+                _refuse_empty(source, parts, start, len(table))
+            drawn.take(parts, first + start, len(table))
+        warned.sum_up()
+        first += source.n_rows
+    for role, column in sources[0].columns.items():
+        if role not in remover.means_:
+            raise ValueError(f"column {column!r} (role {role!r}) holds no vector in any of {len(sources)} file(s)")
+    return drawn.items(kinds, remover.encoder_)
+
+
+def transform_file(
+    path: Path,
+    output: Path,
+    calibrator: Path,
+    columns: Mapping[str, str],
+    *,
+    vectors: str = "vector",
+    encoder: str | None = None,
+) -> tuple[int, int, str]:
+    """Write a file with fused vectors in the place of parts; rows, rows that were there already, and what to say."""
+    pipeline, source = load_pipeline(calibrator), Source.open(path, columns)
+    if not isinstance(pipeline[-1], MultimodalFuser):
+        raise ValueError(f"{calibrator} removes the gap, but does not fuse: save a pipeline with a MultimodalFuser")
+    _check_folder(output)
+    if output.exists() and os.path.samefile(path, output):
+        raise ValueError(f"{output} is the file that is read; write to another")
+    made_by = _encoders([source], encoder)[path]
+    refuse_other_encoder(pipeline[-1], encoder_fingerprint(pipeline), made_by)
+    width = int(pipeline[-1].n_features_in_)
+    carried = [name for name in source.schema.names if name not in columns.values()]
+    if vectors in carried:
+        raise ValueError(
+            f"{path} has a column {vectors!r}, which would be carried through: choose another by --vectors"
+        )
+    schema, identity = _schema(source, pipeline, carried, vectors, made_by), _identity(path)
+    n_rows = _batch_rows(source, width)
+    job = {
+        "input": identity,
+        "columns": dict(columns),
+        "calibrator": pipeline_fingerprint(pipeline),
+        "schema": hashlib.sha256(schema.serialize()).hexdigest(),
+        "rows": [n_rows, GROUP],
+        "versions": [__version__, arrow().__version__, np.__version__],
+    }
+    with AppendedParquet(output, schema, job, plain=(vectors,)) as file:
+        there = source.n_rows if file.finished else file.n_rows
+        for table in () if file.finished else _fused(source, pipeline, carried, schema, made_by, n_rows, there):
+            file.append(table)
+        if _identity(path) != identity:
+            raise RuntimeError(f"{path} was changed while it was read; run again, which begins anew")
+        file.finish()
+        return source.n_rows, there, file.note
+
+
+def _fused(
+    source: Source, pipeline: Pipeline, carried: list[str], schema: Any, encoder: str | None, n_rows: int, start: int
+) -> Iterator[Any]:
+    """Tables of what is carried through, and fused vectors; GROUP batches in each."""
+    wanted, warned, held = [*carried, *source.columns.values()], _Warned(source), []
+    widths = dict.fromkeys(source.columns, pipeline[-1].n_features_in_)
+    for first, table in source.tables(wanted, n_rows, start):
+        parts = source.parts(table, first, widths)
+        with warned.told(first), _explained(source, parts, first, len(table)):
+            fused = pipeline.transform(Items(parts, encoder=encoder))
+        columns = [*(table.column(name) for name in carried), as_lists(fused)]
+        held.append(arrow().table(columns, schema=schema))
+        if len(held) == GROUP:
+            yield arrow().concat_tables(held)
+            held.clear()
+    if held:
+        yield arrow().concat_tables(held)
+    warned.sum_up()
+
+
+def _schema(source: Source, pipeline: Pipeline, carried: list[str], vectors: str, encoder: str | None) -> Any:
+    """The columns of the output, with what made its vectors."""
+    pa = arrow()
+    dtype = reduce(np.promote_types, map(source.dtype, source.columns))
+    kind = list_type(dtype, pipeline[-1].n_features_in_)
+    fields = [*(source.schema.field(name) for name in carried), pa.field(vectors, kind)]
+    return tell(
+        pa.schema(fields, metadata=source.schema.metadata),
+        encoder=encoder or encoder_fingerprint(pipeline),
+        calibrator=pipeline_fingerprint(pipeline),
+        vectors=vectors,
+        roles=sorted(source.columns),
+    )
+
+
+def _batch_rows(source: Source, width: int | None = None) -> int:
+    """Rows that are read at once: by the types of columns and the width alone."""
+    bytes_of_row = sum(source.dtype(role).itemsize * (width or source.width(role) or 512) for role in source.columns)
+    return max(1, BATCH // bytes_of_row)
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    """What tells a file from another, or from itself after a change."""
+    about = path.stat()
+    with open(path, "rb") as file:
+        file.seek(-8, os.SEEK_END)
+        file.seek(-8 - int.from_bytes(file.read(4), "little"), os.SEEK_END)
+        footer = hashlib.sha256(file.read()).hexdigest()
+    return {"path": str(path.resolve()), "bytes": about.st_size, "changed": about.st_mtime_ns, "footer": footer}
+
+
+class _Warned:
+    """Warnings of batches, the first few with the rows they speak of, and then how many more there were."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.n = source, 0
+
+    @contextmanager
+    def told(self, first: int) -> Iterator[None]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+        for warning in caught:
+            self.n += 1
+            if self.n <= _SHOWN:
+                warn(f"{self.source.path}, in rows counted from {first}: {warning.message}")
+
+    def sum_up(self) -> None:
+        if self.n > _SHOWN:
+            warn(f"{self.source.path}: {self.n - _SHOWN} more such warnings, of other rows")
+
+
+@contextmanager
+def _explained(source: Source, parts: Mapping[str, NDArray], first: int, n: int) -> Iterator[None]:
+    """Say of which file, column and rows an error is that came from a batch."""
+    try:
+        yield
+    except ValueError as error:
+        for role, part in parts.items():
+            _refuse_values(source.where(role), part, first)
+        _refuse_empty(source, parts, first, n)
+        raise ValueError(f"{source.path}, in rows counted from {first}: {error}") from error
+
+
+def _refuse_values(where: str, part: NDArray, first: int) -> None:
+    """Rows that hold what is no number are an error."""
+    norms = row_norms(part).numpy()
+    for broken, what in (
+        (norms < 0, "NaN beside numbers (a missing part is a null, or NaN throughout)"),
+        (norms > norm_limits(dtype_of(part))[1], "inf, or numbers too large to square,"),
+    ):
+        if broken.any():
+            rows = few(first + np.flatnonzero(broken))
+            raise ValueError(f"{where} has {what} in {rows}; drop these rows or encode them again")
+
+
+def _refuse_empty(source: Source, parts: Mapping[str, NDArray], first: int, n: int) -> None:
+    """Rows without any part are an error; where values have been checked, one number tells whether a row is there."""
+    there = np.zeros(n, dtype=bool)
+    for part in parts.values():
+        there |= ~np.isnan(part[:, 0])
+    if not there.all():
+        listed = ", ".join(repr(column) for column in source.columns.values())
+        raise ValueError(
+            f"{source.path}: no part at all in {few(first + np.flatnonzero(~there))}: nothing in {listed}; leave these "
+            "rows out"
+        )

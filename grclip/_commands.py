@@ -1,0 +1,174 @@
+"""The commands on files: ``grclip fit``, ``grclip transform`` and ``grclip info``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from grclip._batch import SAMPLE, fit_files, transform_file
+from grclip._parquet import opened, told_by
+from grclip.fusion import MultimodalFuser
+from grclip.gap import ModalityGapRemover
+from grclip.pipelines import encoder_fingerprint, load_pipeline, pipeline_fingerprint
+
+_COLUMN = "the column that holds the vectors of a role, e.g. text=text_embedding; once for each role"
+
+
+def add_commands(commands: Any) -> None:
+    """Add the commands to the parser of the command line."""
+    fit = commands.add_parser(
+        "fit",
+        help="learn a calibrator from vectors in Parquet files",
+        epilog="Columns are lists of float16, float32 or float64; a null is a missing part. Means come from all rows; "
+        "spreads, with --equalize, from a sample.",
+    )
+    fit.add_argument("files", nargs="+", type=Path, metavar="FILE", help="documents, in Parquet")
+    fit.add_argument("--output", type=Path, required=True, metavar="FILE", help="the calibrator: a safetensors file")
+    _add_columns(fit, "--column", required=True)
+    fit.add_argument("--queries", nargs="+", type=Path, default=[], metavar="FILE", help="queries, in Parquet")
+    _add_columns(fit, "--query-column", text="the same for queries, in --queries or else in the files of documents")
+    fit.add_argument("--alpha", type=float, default=0.5, help="weight of text beside the other parts (%(default)s)")
+    fit.add_argument("--equalize", action="store_true", help="put all kinds of documents on one scale; needs queries")
+    fit.add_argument("--sample", type=int, default=SAMPLE, metavar="N", help="rows for the scale (%(default)s)")
+    _add_columns(fit, "--modality", text="text, image, audio or video, of a role that is not known: sketch=image")
+    _add_encoder(fit)
+    fit.set_defaults(run=_fit)
+
+    transform = commands.add_parser(
+        "transform",
+        help="fuse the vectors of a Parquet file by a calibrator",
+        epilog="The columns of parts are replaced by one of fused vectors; others are carried through. Killed or out "
+        "of disk, the same command goes on where it was.",
+    )
+    transform.add_argument("source", type=Path, metavar="IN", help="documents or queries, in Parquet")
+    transform.add_argument("output", type=Path, metavar="OUT", help="the Parquet file to write")
+    transform.add_argument("--calibrator", type=Path, required=True, metavar="FILE", help="what grclip fit wrote")
+    _add_columns(transform, "--column", required=True)
+    transform.add_argument("--vectors", default="vector", metavar="NAME", help="column to write (%(default)s)")
+    _add_encoder(transform)
+    transform.set_defaults(run=_transform)
+
+    info = commands.add_parser("info", help="say what a calibrator or a Parquet file holds")
+    info.add_argument("file", type=Path, metavar="FILE")
+    info.set_defaults(run=_info)
+
+
+def _add_columns(command: Any, name: str, *, text: str = _COLUMN, required: bool = False) -> None:
+    command.add_argument(
+        name, action="append", type=_pair, required=required, default=None, metavar="ROLE=NAME", help=text
+    )
+
+
+def _add_encoder(command: Any) -> None:
+    command.add_argument("--encoder", metavar="NAME", help="fingerprint of what made the vectors, if files do not say")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    role, _, name = text.partition("=")
+    if not (role and name):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form role=name, e.g. text=text_embedding")
+    return role, name
+
+
+def _by_role(option: str, pairs: Sequence[tuple[str, str]] | None) -> dict[str, str]:
+    """Pairs as a dict; one role or column twice is an error."""
+    found = dict(pairs or ())
+    if len(found) < len(pairs or ()):
+        raise ValueError(f"{option} names a role twice: {', '.join('='.join(pair) for pair in pairs or ())}")
+    if option != "--modality" and len(set(found.values())) < len(found):
+        raise ValueError(f"{option} names a column twice: {', '.join('='.join(pair) for pair in pairs or ())}")
+    return found
+
+
+def _fit(options: argparse.Namespace) -> None:
+    pipeline = fit_files(
+        options.files,
+        _by_role("--column", options.column),
+        options.output,
+        queries=options.queries,
+        query_columns=_by_role("--query-column", options.query_column),
+        alpha=options.alpha,
+        modalities=_by_role("--modality", options.modality),
+        equalize=options.equalize,
+        sample=options.sample,
+        encoder=options.encoder,
+    )
+    print(f"{options.output}: {pipeline_fingerprint(pipeline)}")
+    _print_steps(pipeline)
+
+
+def _transform(options: argparse.Namespace) -> None:
+    start = time.perf_counter()
+    n_rows, there, note = transform_file(
+        options.source,
+        options.output,
+        options.calibrator,
+        _by_role("--column", options.column),
+        vectors=options.vectors,
+        encoder=options.encoder,
+    )
+    if note:
+        print(f"grclip: {note}", file=sys.stderr)
+    kept = f", {there:,} of them by an earlier run" if there else ""
+    print(f"{options.output}: {n_rows:,} rows{kept}; {time.perf_counter() - start:.1f} s")
+
+
+def _info(options: argparse.Namespace) -> None:
+    if options.file.is_dir():
+        raise ValueError(f"{options.file} is a folder; give a calibrator or a Parquet file")
+    with open(options.file, "rb") as file:
+        parquet = file.read(4) == b"PAR1"
+    print(options.file)
+    if parquet:
+        _print_parquet(options.file)
+    else:
+        _print_calibrator(options.file)
+
+
+def _print_calibrator(path: Path) -> None:
+    try:
+        pipeline = load_pipeline(path)
+    except ValueError as error:
+        if "holds a ModalityGapRemover" not in str(error):
+            raise
+        remover = ModalityGapRemover.load(path)
+        print("  the means of a ModalityGapRemover; grclip transform takes what save_pipeline or grclip fit wrote")
+        print(f"  encoder     {remover.encoder_ or 'unknown'}\n  width       {remover.n_features_in_}")
+        print(f"  degap       {_told_of(remover)}")
+        return
+    print(f"  a fitted pipeline\n  fingerprint {pipeline_fingerprint(pipeline)}")
+    print(f"  encoder     {encoder_fingerprint(pipeline) or 'unknown'}\n  width       {pipeline[0].n_features_in_}")
+    _print_steps(pipeline)
+
+
+def _print_steps(pipeline: Any) -> None:
+    for name, step in pipeline.steps:
+        print(f"  {name:<11} {_told_of(step)}")
+
+
+def _told_of(step: ModalityGapRemover | MultimodalFuser) -> str:
+    """A fitted step in a line."""
+    if isinstance(step, ModalityGapRemover):
+        counts = ", ".join(f"{role or '(no role)'} {n:,}" for role, n in step.n_samples_seen_.items())
+        return f"{step!r}, means of rows: {counts}"
+    if not step.equalize:
+        return f"{step!r}"
+    spreads = sorted(("+".join(sorted(kind)), value) for kind, value in step.spread_.items())
+    asked = ", ".join(sorted("+".join(sorted(kind)) for kind in step.query_kinds_))
+    return f"{step!r}, spreads: {', '.join(f'{kind} {x:.4f}' for kind, x in spreads)} (asked by {asked})"
+
+
+def _print_parquet(path: Path) -> None:
+    with opened(path) as file:
+        schema, metadata = file.schema_arrow, file.metadata
+    told = told_by(schema, str(path))
+    print(f"  Parquet, {metadata.num_rows:,} rows in {metadata.num_row_groups:,} row groups")
+    print(f"  encoder     {told.get('encoder') or 'unknown'}")
+    if "calibrator" in told:
+        print(f"  calibrator  {told['calibrator']}: made column {told['vectors']!r} of {', '.join(told['roles'])}")
+    for column in schema:
+        print(f"  column      {column.name}: {column.type}")

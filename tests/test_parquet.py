@@ -1,0 +1,708 @@
+"""Parquet: columns of vectors, the commands on files, and what faults leave: kill -9, a full disk, a second writer."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import unit
+
+from grclip import Items, ModalityGapRemover, MultimodalFuser, SearchTask, load_pipeline, save_pipeline
+from grclip import _batch as batch
+from grclip._append import AppendedParquet
+from grclip._parquet import KEY, Source, as_lists, as_vectors
+from grclip.cli import main
+
+N, D = 600, 16
+COLUMNS = {"text": "text_embedding", "image": "image_embedding"}
+WORDS = ["--column", "text=text_embedding", "--column", "image=image_embedding"]
+ASKED = ["--query-column", "query=query_embedding"]
+
+
+def drawn(n=N, d=D, dtype=np.float16, seed=0):
+    """Documents in kinds 1:1:1, and queries, with a gap between modalities."""
+    rng = np.random.default_rng(seed)
+    topics = rng.normal(size=(n, d))
+    text, image, query = (
+        unit(topics + 0.3 * rng.normal(size=(n, d)) + 2 * rng.normal(size=d)).astype(dtype) for _ in range(3)
+    )
+    text[1::3] = image[::3] = np.nan
+    return {"text": text, "image": image}, query
+
+
+def lists(x, dtype=None):
+    """A column of lists in which missing rows are null."""
+    kind = pa.list_(pa.from_numpy_dtype(x.dtype), x.shape[1]) if dtype is None else dtype
+    return pa.array([None if np.isnan(row).all() else row.tolist() for row in x.astype(float)], type=kind)
+
+
+def write(path, parts, *, encoder=None, row_group_size=100, **others):
+    """Documents with ids and names, as a user has them."""
+    n = len(next(iter(parts.values())))
+    columns = {f"{role}_embedding": lists(part) for role, part in parts.items()}
+    table = pa.table({"id": np.arange(n), **columns, "name": [f"n{i % 7}" for i in range(n)], **others})
+    if encoder:
+        table = table.replace_schema_metadata({KEY: json.dumps({"schema_version": 1, "encoder": encoder})})
+    pq.write_table(table, path, row_group_size=row_group_size)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    """Files of some hundred rows are read in several pieces, as large ones are."""
+    monkeypatch.setattr(batch, "BATCH", 64 * 2 * 2 * D)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Documents, queries, and a calibrator learned from them."""
+    parts, query = drawn()
+    documents = write(tmp_path / "docs.parquet", parts)
+    queries = write(tmp_path / "queries.parquet", {"query": query}, row_group_size=1000)
+    pipeline = batch.fit_files(
+        [documents], COLUMNS, tmp_path / "c.safetensors", queries=[queries],
+        query_columns={"query": "query_embedding"}, equalize=True,
+    )  # fmt: skip
+    return tmp_path, parts, query, pipeline
+
+
+def run(capsys, *words):
+    status = main([str(word) for word in words])
+    return status, *capsys.readouterr()
+
+
+def transform(capsys, folder, *more, source="docs.parquet", output="out.parquet"):
+    words = ["transform", folder / source, folder / output, "--calibrator", folder / "c.safetensors"]
+    return run(capsys, *words, *(more or WORDS))
+
+
+class TestColumns:
+    KINDS = (pa.list_(pa.float16(), D), pa.list_(pa.float16()), pa.large_list(pa.float16()))
+
+    @pytest.mark.parametrize("kind", KINDS, ids=str)
+    def test_lists_of_every_sort_are_the_same_array(self, kind):
+        parts, _ = drawn(50)
+        for column in (lists(parts["text"], kind), lists(parts["text"][10:], kind)[5:20]):
+            rows = slice(None) if len(column) == 50 else slice(15, 30)
+            np.testing.assert_array_equal(as_vectors(column, "here"), parts["text"][rows])
+        pieces = pa.chunked_array([lists(parts["text"][a:b], kind) for a, b in ((0, 1), (1, 30), (30, 50))])
+        np.testing.assert_array_equal(as_vectors(pieces, "here"), parts["text"])
+
+    @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+    def test_numbers_of_every_width_there_and_back(self, dtype, rng, tmp_path):
+        x = rng.normal(size=(9, 5)).astype(dtype)
+        pq.write_table(pa.table({"x": as_lists(x)}), tmp_path / "x")
+        found = as_vectors(pq.read_table(tmp_path / "x")["x"], "here")
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, x)
+
+    def test_numbers_behind_a_null_mean_nothing(self):
+        values = pa.array(np.arange(12, dtype=np.float32))
+        column = pa.FixedSizeListArray.from_arrays(values, 4, mask=pa.array([False, True, False]))
+        np.testing.assert_array_equal(as_vectors(column, "here")[[0, 2]], [[0, 1, 2, 3], [8, 9, 10, 11]])
+        assert np.isnan(as_vectors(column, "here")[1]).all()
+
+    def test_tensor_columns(self, rng):
+        x = rng.normal(size=(4, 3)).astype(np.float32)
+        tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(x)
+        np.testing.assert_array_equal(as_vectors(pa.chunked_array([tensors]), "here"), x)
+
+    def test_a_column_of_nulls_alone(self):
+        assert as_vectors(pa.array([None, None], pa.list_(pa.float32())), "here") is None
+        assert as_vectors(pa.array([None, None], pa.list_(pa.float32())), "here", width=3).shape == (2, 3)
+        assert np.isnan(as_vectors(pa.array([None], pa.list_(pa.float32(), 3)), "here")).all()
+
+    @pytest.mark.parametrize(
+        ("column", "message"),
+        [
+            (pa.array([[1.0], [1.0, 2.0], [3.0]]), r"vectors of 2 numbers in 1 row \(101\), where 1 are expected"),
+            (pa.array([[1.0, None], [1.0, 2.0]]), r"nulls inside the vectors of 1 row \(100\)"),
+            (pa.array([[1.0, 2.0], None, [1.0, None]], pa.list_(pa.float32(), 2)), r"nulls inside .* 1 row \(102\)"),
+            (pa.array([[], []], pa.list_(pa.float32())), r"vectors of 0 numbers"),
+        ],
+    )
+    def test_rows_that_are_no_vectors(self, column, message):
+        with pytest.raises(ValueError, match=f"here has {message}"):
+            as_vectors(column, "here", first=100)
+
+    @pytest.mark.parametrize("column", [pa.array([1.0]), pa.array(["a"]), pa.array([[1]]), pa.array([["a"]])])
+    def test_columns_that_hold_no_vectors(self, column):
+        with pytest.raises(TypeError, match=r"here is of type .*; expected lists of float16, float32 or float64"):
+            as_vectors(column, "here")
+
+    @pytest.mark.parametrize("size", [1, 7, 100, 1000])
+    @pytest.mark.parametrize("start", [0, 1, 99, 100, 250, 599])
+    def test_rows_come_in_equal_pieces_from_any_place(self, tmp_path, size, start):
+        parts, _ = drawn()
+        source = Source.open(write(tmp_path / "d", parts, row_group_size=70), COLUMNS)
+        pieces = list(source.tables(["id", "text_embedding"], size, start))
+        assert [first for first, _ in pieces] == list(range(start, N, size))
+        assert {len(table) for _, table in pieces[:-1]} <= {size}
+        whole = pa.concat_tables([table for _, table in pieces])
+        assert whole["id"].to_pylist() == list(range(start, N))
+        np.testing.assert_array_equal(as_vectors(whole["text_embedding"], ""), parts["text"][start:])
+
+
+class TestFit:
+    def test_it_learns_what_one_fit_in_memory_learns(self, files):
+        folder, parts, query, pipeline = files
+        task = SearchTask(Items({"query": query}), Items(parts))
+        remover = ModalityGapRemover().fit(task)
+        again = load_pipeline(folder / "c.safetensors")
+        assert again["degap"].n_samples_seen_ == remover.n_samples_seen_
+        for role, mean in remover.means_.items():
+            np.testing.assert_allclose(again["degap"].means_[role], mean, rtol=0, atol=1e-12)
+        fuser = MultimodalFuser(equalize=True).fit(remover.transform(task))
+        assert again["fuse"].spread_.keys() == fuser.spread_.keys()
+        for kind, spread in fuser.spread_.items():
+            assert again["fuse"].spread_[kind] == pytest.approx(spread, rel=1e-3)
+        assert pipeline["fuse"].query_roles_ == {"query"}
+
+    def test_queries_from_a_column_of_the_same_file_and_a_bounded_sample(self, capsys, tmp_path):
+        parts, query = drawn(dtype=np.float32)
+        write(tmp_path / "all", {**parts, "query": query})
+        words = ["fit", tmp_path / "all", "--output", tmp_path / "c", *WORDS, *ASKED, "--equalize", "--sample", "200"]
+        status, out, err = run(capsys, *words)
+        assert (status, err) == (0, "")
+        assert "means of rows: text 400, image 400, query 600" in out
+        assert "spreads: image 0." in out
+        assert set(load_pipeline(tmp_path / "c")["fuse"].spread_) == set(map(frozenset, (["text"], ["image"], COLUMNS)))
+
+    def test_several_files_are_one_collection(self, capsys, tmp_path):
+        parts, _ = drawn()
+        for i in range(3):
+            write(tmp_path / f"{i}", {role: part[200 * i : 200 * (i + 1)] for role, part in parts.items()})
+        write(tmp_path / "all", parts)
+        for names, output in ((["0", "1", "2"], "some"), (["all"], "one")):
+            assert run(capsys, "fit", *(tmp_path / n for n in names), "--output", tmp_path / output, *WORDS)[0] == 0
+        some, one = (load_pipeline(tmp_path / name)["degap"] for name in ("some", "one"))
+        assert some.n_samples_seen_ == one.n_samples_seen_
+        np.testing.assert_allclose(some.means_["image"], one.means_["image"], rtol=0, atol=1e-12)
+
+    def test_lists_of_any_length_whose_first_rows_are_null(self, capsys, tmp_path):
+        parts, _ = drawn()
+        parts["text"][:100] = np.nan
+        columns = {f"{role}_embedding": lists(part, pa.list_(pa.float16())) for role, part in parts.items()}
+        kept = np.flatnonzero(~(np.isnan(parts["text"][:, 0]) & np.isnan(parts["image"][:, 0])))
+        pq.write_table(pa.table(columns).take(kept), tmp_path / "d")
+        assert run(capsys, "fit", tmp_path / "d", "--output", tmp_path / "c", *WORDS)[0] == 0
+        assert load_pipeline(tmp_path / "c")["degap"].n_samples_seen_["text"] == 333
+
+    def test_the_encoder_is_kept(self, capsys, tmp_path):
+        parts, _ = drawn()
+        write(tmp_path / "said", parts, encoder="toy")
+        write(tmp_path / "unsaid", parts)
+        words = ["--output", tmp_path / "c", *WORDS]
+        assert run(capsys, "fit", tmp_path / "said", *words)[0] == 0
+        assert load_pipeline(tmp_path / "c")["degap"].encoder_ == "toy"
+        assert run(capsys, "fit", tmp_path / "unsaid", *words, "--encoder", "SigLIP")[0] == 0
+        assert load_pipeline(tmp_path / "c")["degap"].encoder_ == "SigLIP"
+        status, _, err = run(capsys, "fit", tmp_path / "said", tmp_path / "unsaid", *words)
+        assert status == 0
+        assert err.count("cannot check that one encoder made all vectors") == 1
+
+    def test_two_encoders_are_an_error(self, capsys, tmp_path):
+        parts, _ = drawn(30)
+        for name in ("toy", "SigLIP"):
+            write(tmp_path / name, parts, encoder=name)
+        status, _, err = run(capsys, "fit", tmp_path / "toy", tmp_path / "SigLIP", "--output", tmp_path / "c", *WORDS)
+        assert status == 1
+        assert f"several encoders: 'toy' ({tmp_path / 'toy'}), 'SigLIP' ({tmp_path / 'SigLIP'})" in err
+        status, _, err = run(capsys, "fit", tmp_path / "toy", "--output", tmp_path / "c", *WORDS, "--encoder", "SigLIP")
+        assert (status, "(--encoder)" in err, (tmp_path / "c").exists()) == (1, True, False)
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["--column", "text=none"], "docs.parquet has no column 'none' (role 'text'); it has id, text_embedding"),
+            (["--column", "text=id"], "column 'id' (role 'text') is of type int64; expected lists of float16"),
+            ([*WORDS, "--equalize"], "--equalize measures documents against queries: give --query-column"),
+            ([*WORDS, "--queries", "docs.parquet"], "--queries needs to know its column"),
+            ([*WORDS, "--query-column", "text=text_embedding"], "share the role 'text'"),
+            ([*WORDS, "--column", "text=image_embedding"], "--column names a role twice"),
+            (["--column", "text=text_embedding", "--column", "image=text_embedding"], "names a column twice"),
+            ([*WORDS, "--output", "none/c"], "there is no folder"),
+            ([*WORDS, "--alpha", "3"], "alpha must be a number from 0 to 1; got 3.0"),
+            ([*WORDS, "--sample", "0"], "sample must be a whole number of at least 1"),
+            (["--column", "sketch=text_embedding"], "unknown modality of 'sketch'"),
+            (["--column", "text=text_embedding"], "no part at all in 43 rows (1, 4, 7, 10, 13, ...): nothing in"),
+        ],
+    )  # fmt: skip
+    def test_what_cannot_be_learned_from(self, capsys, files, monkeypatch, words, message):
+        monkeypatch.chdir(files[0])
+        before = (files[0] / "c.safetensors").read_bytes()
+        status, _, err = run(capsys, "fit", "docs.parquet", "--output", "c.safetensors", *words)
+        assert status == 1
+        assert message in err
+        assert (files[0] / "c.safetensors").read_bytes() == before
+
+    def test_roles_of_other_names(self, capsys, tmp_path):
+        parts, _ = drawn()
+        write(tmp_path / "d", {"sketch": parts["image"], "text": parts["text"]})
+        words = ["--column", "sketch=sketch_embedding", "--column", "text=text_embedding"]
+        status, *_ = run(
+            capsys, "fit", tmp_path / "d", "--output", tmp_path / "c", *words, "--modality", "sketch=image"
+        )
+        assert status == 0
+        assert load_pipeline(tmp_path / "c")["fuse"].modalities == {"sketch": "image"}
+
+    def test_an_option_that_is_no_pair(self, capsys):
+        with pytest.raises(SystemExit):
+            main(["fit", "d", "--output", "c", "--column", "text"])
+        assert "'text' is not of the form role=name" in capsys.readouterr().err
+
+
+class TestTransform:
+    def test_the_output_is_what_the_pipeline_makes(self, capsys, files):
+        folder, parts, _, pipeline = files
+        status, out, err = transform(capsys, folder)
+        assert (status, err) == (0, "")
+        assert "out.parquet: 600 rows; " in out
+        table = pq.read_table(folder / "out.parquet")
+        assert table.column_names == ["id", "name", "vector"]
+        assert table.schema.field("vector").type == pa.list_(pa.field("element", pa.float16()), D)
+        np.testing.assert_array_equal(as_vectors(table["vector"], ""), pipeline.transform(Items(parts)))
+        source = pq.read_table(folder / "docs.parquet")
+        assert table["id"].equals(source["id"])
+        assert table["name"].equals(source["name"])
+        assert pq.read_metadata(folder / "out.parquet").num_row_groups == 10
+        assert sorted(os.listdir(folder)) == ["c.safetensors", "docs.parquet", "out.parquet", "queries.parquet"]
+
+    def test_queries_keep_unit_length(self, capsys, files):
+        folder, _, query, pipeline = files
+        words = ["--column", "query=query_embedding", "--vectors", "q"]
+        assert transform(capsys, folder, *words, source="queries.parquet")[0] == 0
+        found = as_vectors(pq.read_table(folder / "out.parquet")["q"], "")
+        np.testing.assert_array_equal(found, pipeline.transform(Items({"query": query})))
+
+    def test_the_size_of_row_groups_changes_nothing(self, capsys, files):
+        folder, parts, *_ = files
+        outputs = []
+        for size in (1, 33, 1000):
+            write(folder / "docs.parquet", parts, row_group_size=size)
+            assert transform(capsys, folder)[0] == 0
+            outputs.append((folder / "out.parquet").read_bytes())
+        assert outputs[0] == outputs[1] == outputs[2]
+
+    def test_other_columns_and_their_metadata_are_carried_through(self, capsys, files):
+        folder, parts, *_ = files
+        pandas = pytest.importorskip("pandas")
+        frame = pandas.DataFrame({
+            "at": pandas.date_range("2026-01-01", periods=N, tz="UTC"),
+            "kind": pandas.Categorical(["a", "b", None] * (N // 3)),
+            "tags": [[i, i + 1] for i in range(N)],
+            "told": [{"a": i} for i in range(N)],
+            "none": [None] * N,
+        }, index=pandas.Index([f"row{i}" for i in range(N)], name="key"))  # fmt: skip
+        table = pa.Table.from_pandas(frame)
+        for role, part in parts.items():
+            table = table.append_column(f"{role}_embedding", lists(part))
+        pq.write_table(table, folder / "docs.parquet")
+        assert transform(capsys, folder)[0] == 0
+        found = pq.read_table(folder / "out.parquet")
+        assert found.drop_columns("vector").equals(
+            pq.read_table(folder / "docs.parquet").drop_columns(list(COLUMNS.values()))
+        )
+        assert found.to_pandas().index.tolist() == frame.index.tolist()
+
+    def test_the_metadata_say_what_made_the_vectors(self, capsys, files):
+        folder, parts, *_ = files
+        write(folder / "docs.parquet", parts, encoder="toy")
+        assert run(capsys, "fit", folder / "docs.parquet", "--output", folder / "c.safetensors", *WORDS)[0] == 0
+        assert transform(capsys, folder)[0] == 0
+        told = json.loads(pq.read_schema(folder / "out.parquet").metadata[KEY])
+        _, out, _ = run(capsys, "info", folder / "c.safetensors")
+        assert told["encoder"] == "toy"
+        assert f"fingerprint {told['calibrator']}" in out
+        status, out, err = transform(
+            capsys, folder, "--column", "text=vector", source="out.parquet", output="twice.parquet"
+        )
+        assert status == 1
+        assert "means would be subtracted twice" in err
+        write(folder / "docs.parquet", parts, encoder="SigLIP")
+        status, _, err = transform(capsys, folder)
+        assert status == 1
+        assert "was fitted on vectors of encoder 'toy', but these come from 'SigLIP'" in err
+
+    def test_a_file_without_rows(self, capsys, files):
+        folder, *_ = files
+        empty = pq.read_table(folder / "docs.parquet").slice(0, 0)
+        pq.write_table(empty, folder / "docs.parquet")
+        assert transform(capsys, folder)[0] == 0
+        table = pq.read_table(folder / "out.parquet")
+        assert (len(table), table.column_names) == (0, ["id", "name", "vector"])
+        status, _, err = run(capsys, "fit", folder / "docs.parquet", "--output", folder / "c", *WORDS)
+        assert (status, "no rows to learn from" in err) == (1, True)
+
+    def test_rows_of_zeros_are_said_a_few_times(self, capsys, files):
+        folder, parts, *_ = files
+        parts["text"][::60] = 0
+        write(folder / "docs.parquet", parts)
+        status, _, err = transform(capsys, folder)
+        assert status == 0
+        assert err.count("rows of zeros") == 3
+        assert "more such warnings" in err
+
+    def bad(self, parts, change):
+        text = parts["text"]
+        if change == "nan":
+            text[[302, 599], 3] = np.nan
+        elif change == "inf":
+            text[302, 3] = np.inf
+        elif change == "empty":
+            text[[330, 333]] = np.nan
+        return parts
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ("nan", "docs.parquet: column 'text_embedding' (role 'text') has NaN beside numbers (a missing part is a "
+                    "null, or NaN throughout) in 1 row (302)"),
+            ("inf", "docs.parquet: column 'text_embedding' (role 'text') has inf, or numbers too large to square, in "
+                    "1 row (302)"),
+            ("empty", "docs.parquet: no part at all in 2 rows (330, 333): nothing in 'text_embedding', "
+                      "'image_embedding'"),
+        ],
+    )  # fmt: skip
+    def test_rows_that_cannot_be_used(self, capsys, files, change, message):
+        folder, parts, *_ = files
+        write(folder / "docs.parquet", self.bad(parts, change))
+        (folder / "out.parquet").write_text("what was there")
+        for status, _, err in (
+            transform(capsys, folder),
+            run(capsys, "fit", folder / "docs.parquet", "--output", folder / "new", *WORDS),
+        ):
+            assert status == 1
+            assert message in err
+        assert (folder / "out.parquet").read_text() == "what was there"
+        assert not (folder / "new").exists()
+
+    def test_after_the_input_was_mended_the_job_begins_anew(self, capsys, files):
+        folder, parts, *_ = files
+        assert transform(capsys, folder)[0] == 0
+        whole = (folder / "out.parquet").read_bytes()
+        (folder / "out.parquet").unlink()
+        good = {role: part.copy() for role, part in parts.items()}
+        write(folder / "docs.parquet", self.bad(parts, "nan"))
+        assert transform(capsys, folder)[0] == 1
+        write(folder / "docs.parquet", good)
+        status, _, err = transform(capsys, folder)
+        assert status == 0
+        assert "what an earlier run left is of another input, calibrator or version, and begun anew" in err
+        assert (folder / "out.parquet").read_bytes() == whole
+
+    def test_columns_of_another_width_or_type(self, capsys, files):
+        folder, parts, *_ = files
+        write(folder / "wide.parquet", {role: np.tile(part, 2) for role, part in parts.items()})
+        status, _, err = transform(capsys, folder, source="wide.parquet")
+        assert status == 1
+        assert "column 'text_embedding' (role 'text') has vectors of 32 numbers, where 16 are expected" in err
+        status, _, err = transform(capsys, folder, "--column", "text=name")
+        assert status == 1
+        assert "docs.parquet: column 'name' (role 'text') is of type string; expected lists of float16" in err
+        mixed = [row[: 16 - (i == 77)].tolist() for i, row in enumerate(drawn()[1].astype(float))]
+        pq.write_table(pa.table({"t": pa.array(mixed)}), folder / "mixed.parquet")
+        status, _, err = transform(capsys, folder, "--column", "text=t", source="mixed.parquet")
+        assert status == 1
+        assert "mixed.parquet: column 't' (role 'text') has vectors of 15 numbers in 1 row (77)" in err
+        assert not (folder / "out.parquet").exists()
+
+    def test_files_that_are_none(self, capsys, files):
+        folder, *_ = files
+        (folder / "text").write_text("hello, this is no Parquet file")
+        whole = (folder / "docs.parquet").read_bytes()
+        (folder / "cut").write_bytes(whole[: len(whole) // 2])
+        broken = bytearray(whole)
+        broken[len(whole) // 2 : len(whole) // 2 + 2000] = bytes(2000)
+        (folder / "broken").write_bytes(broken)
+        (folder / "empty").touch()
+        for name in ("text", "cut", "broken", "empty"):
+            status, _, err = transform(capsys, folder, source=name)
+            assert status == 1, name
+            assert f"{folder / name} is damaged or no Parquet file" in err
+        for name, message in (("none", "none: no such file"), (".", "is a folder; give the Parquet files in it")):
+            status, _, err = transform(capsys, folder, source=name)
+            assert (status, message in err) == (1, True)
+        assert not (folder / "out.parquet").exists()
+
+    def test_words_that_make_no_sense(self, capsys, files):
+        folder, _, _, pipeline = files
+        whole = (folder / "docs.parquet").read_bytes()
+        status, _, err = transform(capsys, folder, output="docs.parquet")
+        assert (status, "is the file that is read" in err) == (1, True)
+        assert (folder / "docs.parquet").read_bytes() == whole
+        for more, message in (
+            (["--vectors", "name"], "has a column 'name', which would be carried through"),
+            (["--encoder", "toy"], "cannot check"),
+        ):
+            status, _, err = transform(capsys, folder, *WORDS, *more)
+            assert message in err
+            assert status == (0 if "--encoder" in more else 1)
+        status, _, err = transform(capsys, folder, output="none/out.parquet")
+        assert (status, "there is no folder" in err) == (1, True)
+        save_pipeline(pipeline["degap"], folder / "c.safetensors")
+        status, _, err = transform(capsys, folder)
+        assert (status, "removes the gap, but does not fuse" in err) == (1, True)
+        pipeline["degap"].save(folder / "c.safetensors")
+        status, _, err = transform(capsys, folder)
+        assert (status, "holds a ModalityGapRemover, not a Pipeline" in err) == (1, True)
+
+    @pytest.mark.parametrize("told", [b"[", b"[1]", b'{"schema_version": "x"}', b'{"schema_version": 1, "encoder": 3}'])
+    def test_metadata_of_others_under_our_key(self, capsys, files, told):
+        folder, *_ = files
+        table = pq.read_table(folder / "docs.parquet").replace_schema_metadata({KEY: told})
+        pq.write_table(table, folder / "docs.parquet")
+        status, _, err = transform(capsys, folder)
+        assert (status, "has metadata 'grclip' that grclip did not write" in err) == (1, True)
+        newer = table.replace_schema_metadata({KEY: b'{"schema_version": 2}'})
+        pq.write_table(newer, folder / "docs.parquet")
+        status, _, err = transform(capsys, folder)
+        assert (status, "has schema version 2, but this grclip reads up to 1" in err) == (1, True)
+
+
+class TestInfo:
+    def test_a_calibrator_in_words(self, capsys, files):
+        folder, _, _, pipeline = files
+        status, out, _ = run(capsys, "info", folder / "c.safetensors")
+        assert status == 0
+        assert "a fitted pipeline\n  fingerprint grclip@" in out
+        assert "encoder     unknown\n  width       16\n" in out
+        assert "ModalityGapRemover(), means of rows: text 400, image 400, query 600" in out
+        assert "MultimodalFuser(equalize=True), spreads: image 0." in out
+        assert "(asked by query)" in out
+        pipeline["degap"].save(folder / "r.safetensors")
+        status, out, _ = run(capsys, "info", folder / "r.safetensors")
+        assert (status, "the means of a ModalityGapRemover" in out) == (0, True)
+
+    def test_a_parquet_file_in_words(self, capsys, files):
+        folder, *_ = files
+        status, out, _ = run(capsys, "info", folder / "docs.parquet")
+        assert status == 0
+        assert "Parquet, 600 rows in 6 row groups\n  encoder     unknown\n" in out
+        assert "column      text_embedding: fixed_size_list<element: halffloat>[16]" in out
+        transform(capsys, folder)
+        _, out, _ = run(capsys, "info", folder / "out.parquet")
+        assert "made column 'vector' of image, text" in out
+
+    def test_other_files(self, capsys, files):
+        folder, *_ = files
+        (folder / "text").write_text("hello")
+        for name, message in (("text", "is damaged or no safetensors file"), ("none", "No such file"), (".", "folder")):
+            status, _, err = run(capsys, "info", folder / name)
+            assert (status, message in err) == (1, True)
+
+
+SERVER = f"""
+import os, resource, sys
+from pathlib import Path
+from grclip import _batch
+_batch.BATCH = 16 * 2 * 2 * {D}
+for line in sys.stdin:
+    folder, limit = line.split()
+    process = os.fork()
+    if not process:
+        if int(limit):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+        try:
+            folder = Path(folder)
+            _batch.transform_file(folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", {COLUMNS})
+        except OSError as error:
+            print(error, file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    print(process, flush=True)
+    print(os.waitpid(process, 0)[1], flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A process that starts a transform in a new process for each line that it reads."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+        process.stdin.close()
+
+
+def started(server, folder, limit=0):
+    """The number of the process that transforms."""
+    server.stdin.write(f"{folder} {limit}\n")
+    server.stdin.flush()
+    return int(server.stdout.readline())
+
+
+def ended(server):
+    return os.waitstatus_to_exitcode(int(server.stdout.readline()))
+
+
+class TestFaults:
+    def whole(self, files, monkeypatch):
+        """What an uninterrupted run makes, in the pieces of LOOP."""
+        folder, *_ = files
+        monkeypatch.setattr(batch, "BATCH", 16 * 2 * 2 * D)
+        batch.transform_file(folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS)
+        whole = (folder / "out.parquet").read_bytes()
+        (folder / "out.parquet").unlink()
+        return whole
+
+    def test_kill_9_loses_nothing_and_writes_nothing_twice(self, files, server, monkeypatch):
+        folder, *_ = files
+        whole, draw, kept = self.whole(files, monkeypatch), random.Random(0), []
+        journal = folder / ".out.parquet.journal"
+        for _ in range(5):
+            process = started(server, folder)
+            time.sleep(draw.uniform(0, 0.1))
+            os.kill(process, signal.SIGKILL)  # not yet waited for, so it is there
+            assert ended(server) in (-signal.SIGKILL, 0)
+            if (folder / "out.parquet").exists():
+                assert (folder / "out.parquet").read_bytes() == whole
+                (folder / "out.parquet").unlink()
+            kept.append(len(journal.read_bytes().splitlines()) if journal.exists() else 0)
+        started(server, folder)
+        assert ended(server) == 0
+        assert (folder / "out.parquet").read_bytes() == whole
+        assert pq.read_table(folder / "out.parquet")["id"].to_pylist() == list(range(N))
+        assert sorted(os.listdir(folder)) == ["c.safetensors", "docs.parquet", "out.parquet", "queries.parquet"]
+
+    def test_broken_off_at_every_place_it_goes_on(self, files, monkeypatch):
+        """Each row group is written by another process's worth of state, and the last step is broken off, too."""
+        folder, *_ = files
+        whole = self.whole(files, monkeypatch)
+
+        class Stop(BaseException):
+            pass
+
+        append, replace = AppendedParquet._append, os.replace
+        counts = []
+
+        def once(self, table):
+            if counts and counts[-1] == "written":
+                counts.append("stop")
+                raise Stop
+            append(self, table)
+            counts.append("written")
+
+        def refuse(*args):
+            raise Stop
+
+        monkeypatch.setattr(AppendedParquet, "_append", once)
+        monkeypatch.setattr(os, "replace", refuse)
+        job = [folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS]
+        for _ in range(60):
+            with pytest.raises(Stop):
+                batch.transform_file(*job)
+        assert not (folder / "out.parquet").exists()
+        assert counts.count("written") == 38
+        monkeypatch.setattr(os, "replace", replace)
+        assert batch.transform_file(*job)[1] == N
+        assert (folder / "out.parquet").read_bytes() == whole
+
+    def test_killed_between_its_name_and_its_journal(self, files, monkeypatch):
+        folder, *_ = files
+        whole = self.whole(files, monkeypatch)
+        journal = folder / ".out.parquet.journal"
+        unlink = Path.unlink
+        job = [folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS]
+        monkeypatch.setattr(Path, "unlink", lambda self, **options: None)
+        batch.transform_file(*job)
+        monkeypatch.setattr(Path, "unlink", unlink)
+        assert journal.exists()
+        before = (folder / "out.parquet").stat()
+        assert batch.transform_file(*job)[:2] == (N, N)
+        assert not journal.exists()
+        assert (folder / "out.parquet").stat().st_ino == before.st_ino
+        assert (folder / "out.parquet").read_bytes() == whole
+
+    @pytest.mark.parametrize("damage", ["rows", "torn line", "no line", "short", "no part", "lines", "magic"])
+    def test_what_was_left_is_checked(self, files, monkeypatch, damage):
+        folder, *_ = files
+        whole = self.whole(files, monkeypatch)
+        job = [folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS]
+        append = AppendedParquet._append
+        written = []
+
+        def four(self, table):
+            if len(written) == 4:
+                raise KeyboardInterrupt
+            written.append(len(table))
+            append(self, table)
+
+        monkeypatch.setattr(AppendedParquet, "_append", four)
+        with pytest.raises(KeyboardInterrupt):
+            batch.transform_file(*job)
+        monkeypatch.setattr(AppendedParquet, "_append", append)
+        part, journal = folder / ".out.parquet.part", folder / ".out.parquet.journal"
+        content, lines = bytearray(part.read_bytes()), journal.read_bytes()
+        ends = [json.loads(line)["end"] for line in lines.splitlines()[1:]]
+        if damage == "rows":
+            content[(ends[1] + ends[2]) // 2] ^= 1
+        elif damage == "torn line":
+            lines = lines[:-30]
+        elif damage == "no line":
+            lines = b"".join(lines.splitlines(keepends=True)[:3])
+        elif damage == "short":
+            content = content[: ends[2] - 7]
+        elif damage == "lines":
+            lines = b"\xff\x00" + lines
+        elif damage == "magic":
+            content = content[:2]
+        part.write_bytes(content)
+        journal.write_bytes(lines)
+        if damage == "no part":
+            part.unlink()
+        kept = {"rows": 2, "torn line": 3, "no line": 2, "short": 2}.get(damage, 0)
+        assert batch.transform_file(*job)[1] == sum(written[:kept])
+        assert (folder / "out.parquet").read_bytes() == whole
+
+    def test_another_calibrator_begins_anew(self, files, monkeypatch):
+        folder, _, _, pipeline = files
+        job = [folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS]
+        monkeypatch.setattr(os, "replace", lambda *args: pytest.fail("finished"))
+        with pytest.raises(pytest.fail.Exception):
+            batch.transform_file(*job)
+        monkeypatch.undo()
+        save_pipeline(pipeline.set_params(fuse__alpha=0.9), folder / "c.safetensors")
+        assert batch.transform_file(*job)[1:] == (0, "what an earlier run left is of another input, calibrator or "
+                                                     "version, and begun anew")  # fmt: skip
+
+    def test_a_full_disk_is_said_and_the_job_goes_on_later(self, files, server, monkeypatch):
+        folder, *_ = files
+        whole = self.whole(files, monkeypatch)
+        started(server, folder, limit=len(whole) // 2)
+        assert ended(server) == 1
+        assert "rows are kept in" in (said := server.stderr.readline())
+        assert "run the same command again to go on after them" in said
+        assert not (folder / "out.parquet").exists()
+        again = batch.transform_file(folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS)
+        assert 0 < again[1] < N
+        assert (folder / "out.parquet").read_bytes() == whole
+
+    def test_a_second_writer_is_refused_until_the_first_is_gone(self, capsys, files):
+        folder, *_ = files
+        with AppendedParquet(folder / "out.parquet", pa.schema([("id", pa.int64())]), {}):
+            status, _, err = transform(capsys, folder)
+            assert status == 1
+            assert f"another process is writing {folder / 'out.parquet'}" in err
+        assert transform(capsys, folder)[0] == 0
+
+    def test_an_input_that_changes_while_it_is_read(self, files, monkeypatch):
+        folder, *_ = files
+        append = AppendedParquet._append
+
+        def touch(self, table):
+            append(self, table)
+            os.utime(folder / "docs.parquet", (1, 1))
+
+        monkeypatch.setattr(AppendedParquet, "_append", touch)
+        with pytest.raises(RuntimeError, match="was changed while it was read"):
+            batch.transform_file(folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS)
+        assert not (folder / "out.parquet").exists()
