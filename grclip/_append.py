@@ -61,16 +61,15 @@ class AppendedParquet:
 
     def _append(self, table: Any) -> None:
         parquet = arrow("pyarrow.parquet")
-        found: list[Any] = []
         with open(self.partial, "ab", buffering=0) as file:
             sink = arrow().PythonFile(_After(file, self._end), mode="w")
-            with parquet.ParquetWriter(sink, self.schema, metadata_collector=found, **self.options) as writer:
+            with parquet.ParquetWriter(sink, self.schema, **self.options) as writer:
                 _advance(sink, self._end - len(_MAGIC))
                 writer.write_table(table, row_group_size=len(table))
+        found, footer = parquet.read_metadata(self.partial), io.BytesIO()
+        _check_place(found.row_group(0), self._end)
+        found.write_metadata_file(footer)
         end = _without_footer(self.partial)
-        _check_place(found[0].row_group(0), self._end)
-        footer = io.BytesIO()
-        found[0].write_metadata_file(footer)
         self._note_line(
             {
                 "end": end,

@@ -297,6 +297,13 @@ def test_the_block_of_the_reproduction_page_writes_what_the_benchmarks_read(tmp_
     assert len(task) == len(task.corpus) == len(qrels) == 20
 
 
+def test_the_blocks_of_the_page_on_files_run_one_after_the_other(capsys):
+    n_blocks, names = run_blocks("scale_files.md")
+    assert n_blocks == 2
+    assert "['degap', 'fuse'] True ViT-B-32/openai\n{'text': 300, 'image': 300}\n" in capsys.readouterr().out
+    assert names["fingerprint"].startswith("grclip@")
+
+
 def test_the_blocks_of_the_diagnostics_page_run_one_after_the_other(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     n_blocks, names = run_blocks("diagnostics.md")

@@ -59,6 +59,7 @@ def write(path, parts, *, encoder=None, row_group_size=100, **others):
 def small_batches(monkeypatch):
     """Files of some hundred rows are read in several pieces, as large ones are."""
     monkeypatch.setattr(batch, "BATCH", 64 * 2 * 2 * D)
+    monkeypatch.setattr(batch, "GROUP", 2)
 
 
 @pytest.fixture
@@ -273,7 +274,7 @@ class TestTransform:
         source = pq.read_table(folder / "docs.parquet")
         assert table["id"].equals(source["id"])
         assert table["name"].equals(source["name"])
-        assert pq.read_metadata(folder / "out.parquet").num_row_groups == 10
+        assert pq.read_metadata(folder / "out.parquet").num_row_groups == 5
         assert sorted(os.listdir(folder)) == ["c.safetensors", "docs.parquet", "out.parquet", "queries.parquet"]
 
     def test_queries_keep_unit_length(self, capsys, files):
@@ -504,7 +505,7 @@ SERVER = f"""
 import os, resource, sys
 from pathlib import Path
 from grclip import _batch
-_batch.BATCH = 16 * 2 * 2 * {D}
+_batch.BATCH, _batch.GROUP = 8 * 2 * 2 * {D}, 2
 for line in sys.stdin:
     folder, limit = line.split()
     process = os.fork()
@@ -546,9 +547,9 @@ def ended(server):
 
 class TestFaults:
     def whole(self, files, monkeypatch):
-        """What an uninterrupted run makes, in the pieces of LOOP."""
+        """What an uninterrupted run makes, in the pieces of SERVER."""
         folder, *_ = files
-        monkeypatch.setattr(batch, "BATCH", 16 * 2 * 2 * D)
+        monkeypatch.setattr(batch, "BATCH", 8 * 2 * 2 * D)
         batch.transform_file(folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS)
         whole = (folder / "out.parquet").read_bytes()
         (folder / "out.parquet").unlink()
