@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 API = "https://grclip.readthedocs.io/en/stable/api.html"
 
 
@@ -12,6 +14,8 @@ class DocLinkMixin:
     _doc_link_template = API + "#{name}"
 
     def _doc_link_url_param_generator(self) -> dict[str, str]:
-        """The public name of the class, which the package around its module exports."""
-        package = type(self).__module__.rpartition(".")[0]
-        return {"name": f"{package}.{type(self).__name__}"}
+        """The public name of the class: that of the package around its module, where this exports it."""
+        module, name = type(self).__module__, type(self).__name__
+        package = module.rpartition(".")[0]
+        owner = package if hasattr(sys.modules.get(package), name) else module
+        return {"name": f"{owner}.{name}"}

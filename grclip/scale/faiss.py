@@ -1,0 +1,264 @@
+"""FaissRetriever: search by inner product in an index of Faiss, exact or approximate."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+from torch import Tensor
+
+from grclip._kernels import Array, as_tensor, norm_limits, row_blocks
+from grclip._optional import optional_import
+from grclip._retriever import BaseRetriever
+from grclip._validation import check_k
+
+__all__ = ["FaissRetriever"]
+
+_BLOCK = 2**14  # rows handed to Faiss at once: 32 MB of 512 float32
+
+
+class FaissRetriever(BaseRetriever):
+    """Find k documents with large dot products in an index of Faiss.
+
+    Stands where `ExactRetriever` stands. Which documents are found depends on the index: ``"Flat"`` compares all of
+    them; inverted lists and graphs look at a part, and so do not always find the nearest.
+
+    Parameters
+    ----------
+    k : int, default=10
+        Documents to return for each query.
+    index_factory : str, default="Flat"
+        The index, as ``faiss.index_factory`` describes it: ``"Flat"``, ``"IVF1024,Flat"``, ``"IVF4096,PQ64"``,
+        ``"HNSW32"``, ``"OPQ64,IVF4096,PQ64"``, ... It always ranks by inner product.
+    search_parameters : dict of str to number, default=None
+        What a search may spend: ``{"nprobe": 16}`` for inverted lists, ``{"efSearch": 128}`` for graphs, or any other
+        name that ``faiss.ParameterSpace`` knows. It can be changed after fit (`set_params`).
+    training_size : int, default=100_000
+        Rows that an index is trained on at most, where it needs training; drawn without replacement. Faiss asks for 39
+        rows an inverted list, and itself takes no more than 256.
+    random_state : int, RandomState instance or None, default=0
+        Draws these rows.
+
+    Attributes
+    ----------
+    index_ : faiss.Index
+        The index, which holds a copy of the documents as it encodes them, without rows of zeros.
+    n_features_in_ : int
+        Width d of the embeddings.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If Faiss is not installed: the extra ``faiss`` brings it.
+    TypeError, ValueError
+        As `ExactRetriever`; and for an index that Faiss does not know, cannot make of so few rows or so wide ones, or
+        that does not rank by inner product, for search parameters that the index does not have, and for numbers too
+        large for float32.
+
+    Warns
+    -----
+    UserWarning
+        For rows of zeros, which have no direction: they rank last, with similarity ``-inf``.
+
+    See Also
+    --------
+    grclip.ExactRetriever : Compares all documents, and knows no other order than the right one.
+
+    Notes
+    -----
+    Faiss computes in float32, whatever it is given, and similarities are float32; those of an index that compresses
+    (PQ, SQ) are approximate themselves. Equal ones are ordered by row. ``"Flat"`` finds what `ExactRetriever` finds,
+    but for documents whose similarities differ by less than float32 can tell.
+
+    An index that looks at a part of the documents may find fewer than k. Places for which it found nothing come last,
+    hold row -1, and have similarity ``-inf``; the metrics of `grclip.metrics` take -1 for no document.
+
+    The inner product is right for all vectors that this package makes. With ``equalize=True`` document vectors have
+    the length 1 / spread of their kind, which is what puts kinds on one scale: an index that ranks by cosine, or
+    normalises (``"L2norm"``, which is refused), undoes it.
+
+    Faiss uses as many threads as torch does here, if it may use as many. Inverted lists and codes are the same at every
+    fit; a graph that several threads build may differ from fit to fit. A SearchTask with another corpus than that of
+    fit has an index built for it at each call. Pickles hold the index as ``faiss.serialize_index`` writes it, and need
+    Faiss to be loaded.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from grclip.scale.faiss import FaissRetriever
+    >>> rng = np.random.default_rng(0)
+    >>> documents = rng.normal(size=(1000, 16)).astype(np.float32)
+    >>> documents /= np.linalg.norm(documents, axis=1, keepdims=True)
+    >>> retriever = FaissRetriever(k=3, index_factory="IVF16,Flat", search_parameters={"nprobe": 4}).fit(documents)
+    >>> retriever.predict(documents[:2])[:, 0]
+    array([0, 1])
+    """
+
+    def __init__(
+        self,
+        k: int = 10,
+        *,
+        index_factory: str = "Flat",
+        search_parameters: Mapping[str, float] | None = None,
+        training_size: int = 100_000,
+        random_state: Any = 0,
+    ) -> None:
+        self.k = k
+        self.index_factory = index_factory
+        self.search_parameters = search_parameters
+        self.training_size = training_size
+        self.random_state = random_state
+
+    def _check_parameters(self) -> None:
+        if not isinstance(self.index_factory, str):
+            raise TypeError(f"index_factory must be a str such as 'Flat' or 'HNSW32'; got {self.index_factory!r}")
+        if "L2norm" in self.index_factory:
+            raise ValueError(
+                f"index_factory={self.index_factory!r} normalises vectors, whose length may carry the scale of their "
+                "kind: leave L2norm out"
+            )
+        check_k(self.training_size, name="training_size")
+        self._parameters()
+
+    def _parameters(self) -> dict[str, float]:
+        """The search parameters, checked as far as that goes without an index."""
+        given = {} if self.search_parameters is None else self.search_parameters
+        if not isinstance(given, Mapping):
+            raise TypeError(f"search_parameters must be a dict such as {{'nprobe': 16}}; got {given!r}")
+        for name, value in given.items():
+            if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < np.inf:
+                raise ValueError(f"search_parameters[{name!r}] must be a number above 0; got {value!r}")
+        return dict(given)
+
+    def _learn(self, corpus: Array, zero: NDArray[np.intp], largest: float) -> dict[str, Any]:
+        kept = np.setdiff1d(np.arange(corpus.shape[0]), zero) if len(zero) else None
+        library = _faiss()
+        with _threads(library), _errors(self.index_factory, corpus):
+            index = library.index_factory(int(corpus.shape[1]), self.index_factory, library.METRIC_INNER_PRODUCT)
+        if index.metric_type != library.METRIC_INNER_PRODUCT:
+            raise ValueError(
+                f"index_factory={self.index_factory!r} does not rank by inner product: choose another index"
+            )
+        self._set(library, index)
+        if len(zero) < corpus.shape[0]:
+            with _threads(library), _errors(self.index_factory, corpus):
+                if not index.is_trained:
+                    index.train(_float32(corpus, self._sample(corpus, kept)))
+                for rows in _blocks(corpus, kept):
+                    index.add(_float32(corpus, rows))
+        return {"index_": index, "_kept": kept, "_zero_rows": zero, "_corpus": weakref.ref(corpus)}
+
+    def _sample(self, corpus: Array, kept: NDArray[np.intp] | None) -> NDArray[np.intp]:
+        """The rows to train on."""
+        rows = np.arange(corpus.shape[0]) if kept is None else kept
+        if len(rows) <= self.training_size:
+            return rows
+        drawn = check_random_state(self.random_state).choice(len(rows), self.training_size, replace=False)
+        return rows[np.sort(drawn)]
+
+    def _set(self, library: Any, index: Any) -> None:
+        """Give the index its search parameters."""
+        for name, value in self._parameters().items():
+            try:
+                library.ParameterSpace().set_index_parameter(index, name, float(value))
+            except RuntimeError as error:
+                raise ValueError(
+                    f"search_parameters name {name!r}, which the index {self.index_factory!r} does not have; inverted "
+                    "lists have 'nprobe', graphs 'efSearch'"
+                ) from error
+
+    def _ask(self, queries: Array, k: int, zero: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
+        library = _faiss()
+        self._set(library, self.index_)
+        n, found = queries.shape[0], min(k, int(self.index_.ntotal))
+        similarities, rows = np.full((n, k), -np.inf, np.float32), np.full((n, k), -1, np.int64)
+        if found:
+            with _threads(library):
+                for some in row_blocks(queries, _BLOCK):
+                    similarities[some, :found], rows[some, :found] = self.index_.search(_float32(queries, some), found)
+        similarities[rows < 0] = -np.inf
+        similarities[zero, :found], rows[zero, :found] = 0, np.arange(found)  # all documents are alike to these
+        if self._kept is not None and found:
+            rows = np.where(rows < 0, -1, self._kept[rows])
+        rows[:, found:] = self._zero_rows[: k - found]
+        last = np.where(rows < 0, self._n_documents(), rows)  # what was not found comes after rows of zeros
+        order = np.lexsort((last, -similarities), axis=1)
+        first, then = (torch.from_numpy(np.take_along_axis(x, order, axis=1)) for x in (similarities, rows))
+        return first, then
+
+    def _holds(self, corpus: Array) -> bool:
+        return self._corpus is not None and self._corpus() is corpus
+
+    def _n_documents(self) -> int:
+        return int(self.index_.ntotal) + len(self._zero_rows)
+
+    def _check_values(self, name: str, x: Array) -> tuple[NDArray[np.intp], float]:
+        zero, largest = super()._check_values(name, x)
+        if largest > norm_limits(torch.float32)[1]:
+            raise ValueError(f"{name} holds numbers too large for float32, in which Faiss computes; scale them down")
+        return zero, largest
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state to pickle: the index as Faiss writes it, and no tie to the corpus in memory."""
+        state = super().__getstate__()
+        if "index_" in state:
+            state = {**state, "index_": _faiss().serialize_index(self.index_), "_corpus": None}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "index_" in state:
+            state = {**state, "index_": _faiss().deserialize_index(state["index_"])}
+        super().__setstate__(state)
+
+
+def _faiss() -> Any:
+    """Faiss, whose wrapper warns of itself where Python is new."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return optional_import("faiss", "faiss", "FaissRetriever")
+
+
+@contextmanager
+def _threads(library: Any) -> Iterator[None]:
+    """Faiss with no more threads than torch may use; it has a setting of its own."""
+    before = library.omp_get_max_threads()
+    library.omp_set_num_threads(min(before, torch.get_num_threads()))
+    try:
+        yield
+    finally:
+        library.omp_set_num_threads(before)
+
+
+@contextmanager
+def _errors(index_factory: str, corpus: Array) -> Iterator[None]:
+    """Errors of Faiss as errors of the argument that they are about."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error).rpartition(": ")[2] if "failed: " in str(error) else str(error).rpartition("cpp:")[2]
+        raise ValueError(
+            f"index_factory={index_factory!r} makes no index of {corpus.shape[0]} rows of {corpus.shape[1]} numbers; "
+            f"Faiss says: {said.strip()}"
+        ) from error
+
+
+def _blocks(x: Array, kept: NDArray[np.intp] | None) -> Iterator[slice | NDArray[np.intp]]:
+    """The rows that an index is made of, some at a time."""
+    if kept is None:
+        return row_blocks(x, _BLOCK)
+    return (kept[start : start + _BLOCK] for start in range(0, len(kept), _BLOCK))
+
+
+def _float32(x: Array, rows: Any) -> NDArray[np.float32]:
+    """Some rows as Faiss takes them."""
+    if isinstance(x, Tensor) and isinstance(rows, np.ndarray):
+        rows = torch.from_numpy(rows).to(x.device)
+    return np.ascontiguousarray(as_tensor(x[rows]).to("cpu", torch.float32).numpy())
