@@ -18,6 +18,9 @@ import pytest
 import grclip
 import grclip.cli
 import grclip.encoders
+import grclip.retrofit
+import grclip.scale.faiss
+from grclip._retriever import BaseRetriever
 from grclip.encoders._base import BaseEncoder
 from grclip.plots.curves import CurveDisplay
 
@@ -45,7 +48,11 @@ ALLOWED = {
     "_alpha_cv": {"items", "_fuse", "_lines", "_spread", "_measures", "_alpha"},
     "gap": {"_kernels", "_validation", "_doc_link", "items", "persistence"},
     "fusion": {"_kernels", "_validation", "_doc_link", "items", "_fuse", "_spread", "_measures", "_alpha_cv"},
-    "search": {"_kernels", "_validation", "_doc_link", "items", "_topk"},
+    "_retriever": {"_kernels", "_validation", "_doc_link", "items"},
+    "search": {"_kernels", "_validation", "_retriever", "_topk"},
+    "_retrofit": {"_kernels", "_validation", "items", "gap", "fusion"},
+    "retrofit": {"_kernels", "_validation", "items", "_fuse", "_retrofit"},
+    "scale": {"_kernels", "_validation", "_retriever", "_optional"},
     "metrics": {"_validation", "_measures", "items"},
     "pipelines": {"_validation", "persistence", "gap", "fusion"},
     "diagnostics": {"_kernels", "_validation", "_columns", "_spread", "items", "metrics", "datasets"},
@@ -117,6 +124,7 @@ def test_importing_grclip_loads_nothing_heavy():
         "huggingface_hub",
     ]
     ours = "grclip, grclip.encoders, grclip.cli, grclip.datasets, grclip.diagnostics, grclip.plots, grclip._report"
+    ours += ", grclip.retrofit, grclip.scale.faiss"
     alone = "import sys; sys.modules['pandas'] = None"  # scikit-learn loads it where it is there, and it loads pyarrow
     code = f"{alone}; import {ours}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
@@ -125,7 +133,10 @@ def test_importing_grclip_loads_nothing_heavy():
 
 def public():
     """Every public class, function, method and property, by its dotted name."""
-    owners = (grclip, grclip.metrics, grclip.encoders, grclip.datasets, grclip.diagnostics, grclip.plots, grclip.cli)
+    owners = (
+        grclip, grclip.metrics, grclip.encoders, grclip.datasets, grclip.diagnostics, grclip.plots, grclip.cli,
+        grclip.retrofit, grclip.scale.faiss,
+    )  # fmt: skip
     for owner in owners:
         listed = hasattr(owner, "__all__")
         for name in owner.__all__ if listed else [n for n in vars(owner) if not n.startswith("_")]:
@@ -136,6 +147,7 @@ def public():
                 yield f"{value.__module__}.{name}"
                 yield from members(value)
     yield from members(BaseEncoder)
+    yield from members(BaseRetriever)
     yield from members(CurveDisplay)
 
 

@@ -41,7 +41,7 @@ class FaissRetriever(BaseRetriever):
     search_parameters : dict of str to number, default=None
         What a search may spend: ``{"nprobe": 16}`` for inverted lists, ``{"efSearch": 128}`` for graphs, or any other
         name that ``faiss.ParameterSpace`` knows. It can be changed after fit (`set_params`).
-    training_size : int, default=100_000
+    training_size : int, default=100000
         Rows that an index is trained on at most, where it needs training; drawn without replacement. Faiss asks for 39
         rows an inverted list, and itself takes no more than 256.
     random_state : int, RandomState instance or None, default=0

@@ -1,0 +1,222 @@
+"""The arithmetic of calibrated scores from raw dot products, and the checks of what they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from grclip._kernels import Array, as_tensor, compute_dtype, dtype_of, kind_codes, norm_limits, row_blocks, row_norms
+from grclip._validation import check_embeddings, check_values, few, warn_zero_rows
+from grclip.fusion import MultimodalFuser
+from grclip.gap import ModalityGapRemover
+from grclip.items import Items, parts_of
+
+_SCORES = 2**22  # scores that are worked on at once: 32 MB of float64
+
+
+def steps_of(pipeline: Any) -> tuple[ModalityGapRemover, MultimodalFuser]:
+    """The fitted remover and fuser of a pipeline."""
+    steps = [step for _, step in pipeline.steps] if isinstance(pipeline, Pipeline) else []
+    removers = [step for step in steps if isinstance(step, ModalityGapRemover)]
+    fusers = [step for step in steps if isinstance(step, MultimodalFuser)]
+    if len(removers) != 1 or len(fusers) != 1 or steps.index(removers[0]) > steps.index(fusers[0]):
+        raise TypeError(
+            "pipeline must be a Pipeline with one ModalityGapRemover and, after it, one MultimodalFuser; got "
+            f"{pipeline!r}"
+        )
+    check_is_fitted(removers[0])
+    check_is_fitted(fusers[0])
+    return removers[0], fusers[0]
+
+
+def check_query_role(remover: ModalityGapRemover, fuser: MultimodalFuser, role: str | None) -> str | None:
+    """The role of queries: as given, or the one that the fuser was fitted on, or none where it knows several."""
+    if role is None:
+        return next(iter(fuser.query_roles_)) if len(fuser.query_roles_) == 1 else None
+    if role not in remover.means_:
+        raise ValueError(f"query_role={role!r} has no mean; the remover has those of {', '.join(remover.means_)}")
+    return role
+
+
+def codes_of(parts: Mapping[str, Array]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The code of each row's kind, and that of its parts without direction, after every value has been checked."""
+    norms, zero = [], {}
+    for role, part in parts.items():
+        norms.append(row_norms(part).cpu())
+        zero[f"role {role!r}"] = check_values(f"role {role!r}", part, norms[-1], allow_missing=True)
+    warn_zero_rows(zero)
+    codes, empty = kind_codes(norms).numpy(), np.zeros(len(norms[0]), dtype=np.int64)
+    for r, rows in enumerate(zero.values()):
+        empty[rows] |= 1 << r
+    return codes, empty
+
+
+def inverse(norms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 / norm; zero for rows without direction."""
+    usable = norms >= norm_limits(torch.float64)[0]
+    return np.divide(1, norms, out=np.zeros_like(norms), where=usable)
+
+
+def stored(block: Array, *, normalize: bool) -> tuple[Tensor, Tensor]:
+    """Rows as an index holds them, in float64, and whether each has a direction; others are zero."""
+    smallest, _ = norm_limits(dtype_of(block))
+    x = torch.nan_to_num(as_tensor(block).to("cpu", torch.float64))
+    norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    usable = norms >= smallest
+    return x * torch.where(usable, 1 / norms if normalize else 1, 0), usable
+
+
+def measure(
+    parts: Mapping[str, Array],
+    means: Mapping[str, NDArray[np.float64]],
+    shares: NDArray[np.float64],
+    asked: NDArray[np.float64],
+    *,
+    normalize: bool,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of each row the product of its weighted raw parts with `asked`, and the length of its weighted centred ones.
+
+    `shares` (n, n_roles) are the weights of the parts of each row.
+    """
+    shift, norms = np.empty(len(shares)), np.empty(len(shares))
+    for rows in row_blocks(next(iter(parts.values()))):
+        raw, centred = torch.zeros(2, rows.stop - rows.start, len(asked), dtype=torch.float64)
+        for (role, part), share in zip(parts.items(), torch.from_numpy(shares[rows]).T, strict=True):
+            x, usable = stored(part[rows], normalize=normalize)
+            raw += share[:, None] * x
+            centred += share[:, None] * (x - torch.from_numpy(means[role]) * usable)
+        shift[rows] = raw @ torch.from_numpy(asked)
+        norms[rows] = torch.linalg.vector_norm(centred, dim=1)
+    return shift, norms
+
+
+class Asking(NamedTuple):
+    """What scores need of the queries.
+
+    `vectors` (n_queries, d) are what the index is asked with, `factors` (n_queries,) one over their length without
+    their mean, and `means` (n_queries, n_roles) the products of the calibrated queries with the means of documents.
+    """
+
+    vectors: Tensor
+    factors: NDArray[np.float64]
+    means: NDArray[np.float64]
+    is_raw: bool
+
+    @classmethod
+    def of(
+        cls,
+        remover: ModalityGapRemover,
+        fuser: MultimodalFuser,
+        queries: Any,
+        roles: Sequence[str],
+        query_role: str | None,
+    ) -> Asking:
+        """That of raw queries of a role, or, without one, of calibrated queries."""
+        if not isinstance(queries, Items):
+            raise TypeError(f"queries must be Items: raw vectors by role; got {type(queries).__name__}")
+        parts = {role: as_tensor(x).to("cpu", torch.float64, copy=True) for role, x in parts_of(queries).items()}
+        if query_role is not None and set(parts) != {query_role}:
+            raise ValueError(
+                f"raw queries have the role {query_role!r} alone, which the terms are for; got {', '.join(parts)}: ask "
+                "with calibrated queries (asked='calibrated'), or make terms for that role"
+            )
+        exact = Items({role: x.numpy() for role, x in parts.items()}, encoder=queries.encoder)
+        calibrated = np.asarray(fuser._fuse_side(remover.transform(exact), queries=True))
+        means = np.stack([remover.means_.get(role, np.zeros(calibrated.shape[1])) for role in roles], axis=1)
+        own = calibrated @ means
+        if query_role is None:
+            return cls(torch.from_numpy(calibrated), np.ones(len(own)), own, False)
+        raw, usable = stored(parts_of(queries)[query_role], normalize=remover.normalize)
+        gone = raw - torch.from_numpy(remover.means_[query_role]) * usable
+        return cls(raw, inverse(torch.linalg.vector_norm(gone, dim=1).numpy()), own, True)
+
+
+def check_products(
+    products: Any, roles: Sequence[str], codes: NDArray[np.int64], n_queries: int, rows: Any
+) -> dict[str, Tensor]:
+    """Products by role, of the right shapes, for all parts that documents have."""
+    n_documents, expected = len(codes), (n_queries, len(codes))
+    if rows is not None:
+        places = rows if isinstance(rows, Tensor) else np.asarray(rows)
+        if places.ndim != 2 or len(places) != n_queries or "int" not in str(places.dtype):
+            raise ValueError(f"rows must be integers of shape ({n_queries}, n_candidates); got {places!r}")
+        if places.shape[1] and not (int(places.min()) >= -1 and int(places.max()) < n_documents):
+            raise ValueError(f"rows go from {int(places.min())} to {int(places.max())}; terms have {n_documents} rows")
+        used = as_tensor(places).cpu().numpy()
+        codes, expected = codes[used[used >= 0]], tuple(places.shape)
+    codes = codes & (2 ** len(roles) - 1)
+    found = int(np.bitwise_or.reduce(codes, initial=0))
+    needed = [role for r, role in enumerate(roles) if found >> r & 1]
+    if not isinstance(products, Mapping):
+        if np.any(codes & (codes - 1)):
+            raise ValueError(f"documents have several parts: products must be a dict with those of {', '.join(needed)}")
+        products = dict.fromkeys(needed or roles[:1], products)
+    lacking = [role for role in needed if role not in products]
+    if lacking or not set(products) <= set(roles):
+        raise ValueError(f"products are by role, here {', '.join(needed)}; got those of {', '.join(products)}")
+    checked = {role: as_tensor(check_embeddings(x, f"products of {role!r}")) for role, x in products.items()}
+    for role, x in checked.items():
+        if tuple(x.shape) != expected:
+            raise ValueError(f"products of {role!r} have shape {tuple(x.shape)}; expected {expected}")
+    return checked
+
+
+def scores_of(
+    products: Mapping[str, Tensor],
+    asking: Asking,
+    weights: NDArray[np.float64],
+    terms: tuple[NDArray, NDArray, NDArray],
+    rows: Any,
+    roles: Sequence[str],
+) -> Tensor:
+    """Calibrated scores by the formula of retrofit_scores, -inf where there is no document or it has no direction."""
+    first = next(iter(products.values()))
+    dtype = compute_dtype(*(x.dtype for x in products.values()))
+    out = torch.empty(first.shape, dtype=dtype, device=first.device)
+    table, factors, means = (torch.from_numpy(x).to(out.device) for x in (weights, asking.factors, asking.means))
+    columns = [torch.from_numpy(np.ascontiguousarray(column)).to(out.device) for column in terms]
+    places, kinds = None if rows is None else torch.as_tensor(rows, device=out.device), 2 ** len(roles) - 1
+    for some in row_blocks(out, max(1, _SCORES // out.shape[1])):
+        at = slice(None) if places is None else places[some].clamp(min=0).long()
+        code, shift, scale = (column[at] if places is not None else column[None] for column in columns)
+        total = -shift * factors[some, None] if asking.is_raw else torch.zeros_like(scale)
+        for role, x in products.items():
+            r = roles.index(role)
+            term = x[some].double() * factors[some, None] - means[some, r, None]
+            share = table[code & kinds, r] * ~(code >> len(roles) + r & 1).bool()
+            total = total + torch.where(share > 0, share * term, 0)
+        gone = scale == 0 if places is None else (scale == 0) | (places[some] < 0)
+        out[some] = torch.where(gone, -torch.inf, total * scale)
+    return out
+
+
+def check_found(kind: str, rows: Any, kinds: NDArray[np.str_]) -> None:
+    """That a search returned documents of its kind, each once."""
+    found = as_tensor(rows if isinstance(rows, Tensor) else np.asarray(rows)).cpu().numpy()
+    inside = found[(found >= 0) & (found < len(kinds))]
+    strange = inside[kinds[inside] != kind]
+    if len(strange):
+        raise ValueError(
+            f"the search of kind {kind!r} returned {few(np.unique(strange))} of the terms, of kind "
+            f"{str(kinds[strange[0]])!r}; return rows of all documents, not of that index"
+        )
+    ordered = np.sort(found, axis=1)
+    twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
+    if twice.any():
+        raise ValueError(f"the search of kind {kind!r} returned a document twice for query {int(twice.argmax())}")
+
+
+def best(scores: NDArray, rows: NDArray, k: int) -> tuple[NDArray, NDArray[np.int64]]:
+    """The k largest scores of each line and their rows, equal ones by row; -inf and -1 where there are fewer."""
+    last = np.where(rows < 0, np.iinfo(np.int64).max, rows)
+    order = np.lexsort((last, -scores), axis=1)[:, :k]
+    wide = ((0, 0), (0, k - order.shape[1]))
+    scores = np.pad(np.take_along_axis(scores, order, axis=1), wide, constant_values=-np.inf)
+    return scores, np.pad(np.take_along_axis(rows, order, axis=1).astype(np.int64), wide, constant_values=-1)

@@ -1,0 +1,353 @@
+"""Calibrated scores from an index of raw vectors: two numbers a document, stored beside it, instead of a new index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.pipeline import Pipeline
+from torch import Tensor
+
+from grclip._fuse import check_kinds, kind_weights, kinds_of
+from grclip._kernels import Array, as_tensor
+from grclip._retrofit import (
+    Asking,
+    best,
+    check_found,
+    check_products,
+    check_query_role,
+    codes_of,
+    inverse,
+    measure,
+    scores_of,
+    steps_of,
+)
+from grclip._validation import check_k, check_width, few, refuse_other_encoder
+from grclip.items import Items, parts_of
+
+__all__ = ["RetrofitTerms", "retrofit_scores", "retrofit_search", "retrofit_terms"]
+
+Search = Callable[[Array, int], tuple[Any, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class RetrofitTerms:
+    """What is stored beside raw documents: their kind, and two numbers each; made by `retrofit_terms`.
+
+    Parameters
+    ----------
+    roles : tuple of str
+        Names of the parts that documents have.
+    query_role : str or None
+        The role of raw queries that `shift` is for; None where it is for none.
+    codes : ndarray of shape (n,), int64
+        The parts of each document: bit r of its code stands for the r-th role, and bit len(roles) + r says that this
+        part is a row of zeros.
+    shift : ndarray of shape (n,), float64
+        The dot product of the document's raw parts, weighted as they are fused, with the mean of queries.
+    scale : ndarray of shape (n,), float64
+        One over the length of the centred document, and over the spread of its kind; 0 for a row of zeros.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ.
+
+    See Also
+    --------
+    retrofit_terms : Makes them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from grclip.retrofit import RetrofitTerms
+    >>> terms = RetrofitTerms(("text", "image"), "query", np.array([1, 2]), np.array([0.2, 0.1]), np.array([1.5, 1.2]))
+    >>> terms.kinds.tolist(), len(terms[:1])
+    (['text', 'image'], 1)
+    """
+
+    roles: tuple[str, ...]
+    query_role: str | None
+    codes: NDArray[np.int64]
+    shift: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        lengths = {name: np.shape(getattr(self, name)) for name in ("codes", "shift", "scale")}
+        if len(set(lengths.values())) > 1 or len(lengths["codes"]) != 1:
+            raise ValueError(f"codes, shift and scale have a value for each document; got shapes {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, rows: Any) -> RetrofitTerms:
+        """The terms of some documents."""
+        columns = (column[rows] for column in (self.codes, self.shift, self.scale))
+        return RetrofitTerms(self.roles, self.query_role, *columns)
+
+    @property
+    def kinds(self) -> NDArray[np.str_]:
+        """The roles that each document has, joined by ``+``, as `Items.kinds`."""
+        names = np.array(["+".join(r for r in self.roles if r in kind) for kind in kinds_of(self.roles)])
+        return names[self.codes & (2 ** len(self.roles) - 1)]
+
+
+def retrofit_terms(pipeline: Pipeline, items: Items, *, query_role: str | None = None) -> RetrofitTerms:
+    """The two numbers of each document that turn its raw dot products into calibrated scores.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        With a fitted `ModalityGapRemover` and, after it, a fitted `MultimodalFuser`; other steps are passed over.
+    items : Items
+        The documents, raw, as they were indexed. Arrays in memory-mapped files are read in blocks, twice.
+    query_role : str, default=None
+        The role of the queries that the index will be asked with; None takes the one that the pipeline was fitted on.
+
+    Returns
+    -------
+    RetrofitTerms
+        A row for each document.
+
+    Raises
+    ------
+    TypeError
+        If pipeline or items are something else.
+    ValueError
+        As the transform of both steps, and for a query role without a mean.
+
+    Warns
+    -----
+    UserWarning
+        For rows of zeros.
+
+    See Also
+    --------
+    retrofit_scores : Takes them.
+
+    Notes
+    -----
+    They belong to this pipeline: another mean, alpha, weight or spread needs other terms.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from grclip import Items, ModalityGapRemover, MultimodalFuser, SearchTask
+    >>> from grclip.retrofit import retrofit_terms
+    >>> rng = np.random.default_rng(0)
+    >>> query, image = rng.normal(size=(50, 8)) + 1, rng.normal(size=(50, 8)) - 1
+    >>> task = SearchTask(Items({"query": query}), Items({"image": image}))
+    >>> pipeline = make_pipeline(ModalityGapRemover(), MultimodalFuser()).fit(task)
+    >>> terms = retrofit_terms(pipeline, task.corpus)
+    >>> terms.shift.shape, terms.scale.shape, terms.query_role
+    ((50,), (50,), 'query')
+    """
+    remover, fuser = steps_of(pipeline)
+    if not isinstance(items, Items):
+        raise TypeError(f"items must be Items: documents by role, as they were indexed; got {type(items).__name__}")
+    for step in (remover, fuser):
+        refuse_other_encoder(step, step.encoder_, items.encoder)
+    query_role = check_query_role(remover, fuser, query_role)
+    parts = parts_of(items)
+    check_width(remover, parts, remover.n_features_in_)
+    means = {role: remover._mean(role, part) for role, part in parts.items()}
+    codes, empty = codes_of(parts)
+    lengths, no_length = fuser._lengths(tuple(parts), queries=False)
+    check_kinds(tuple(parts), codes, lengths, no_length)
+    shares = kind_weights(tuple(parts), **fuser._weighting())[codes]
+    asked = np.zeros(remover.n_features_in_) if query_role is None else remover.means_[query_role]
+    shift, norms = measure(parts, means, shares, asked, normalize=remover.normalize)
+    return RetrofitTerms(tuple(parts), query_role, codes | empty << len(parts), shift, inverse(norms) * lengths[codes])
+
+
+def retrofit_scores(
+    products: Any,
+    pipeline: Pipeline,
+    queries: Items,
+    terms: RetrofitTerms,
+    *,
+    rows: Any = None,
+    asked: str = "raw",
+) -> Array:
+    """Calibrated scores from dot products with raw vectors.
+
+    They are the dot products of ``pipeline.transform(queries)`` with ``pipeline.transform(documents)``, up to
+    rounding, without a look at the documents.
+
+    Parameters
+    ----------
+    products : array of shape (n_queries, n_documents), or dict of str to such arrays
+        Dot products of the vectors that were asked with, with the raw unit vectors of the documents. Where documents
+        have several parts, one array for each role; a document's places in those of roles that it lacks are not read.
+    pipeline : Pipeline
+        That of the terms.
+    queries : Items
+        The queries, raw.
+    terms : RetrofitTerms
+        Of the documents.
+    rows : array of shape (n_queries, n_candidates), int, default=None
+        The documents that `products` are of, where these are not all: for each query rows of `terms`, or -1 for none.
+    asked : {"raw", "calibrated"}, default="raw"
+        What the index was asked with: the raw unit queries (of one part), or ``pipeline.transform(queries)``, which
+        may be of any parts and do not need the `shift` of the terms.
+
+    Returns
+    -------
+    ndarray or Tensor of shape (n_queries, n_documents) or (n_queries, n_candidates)
+        Scores, of the library and device of the products; float64 where these are, else float32. ``-inf`` for rows of
+        zeros and where there is no document.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For products of another shape than rows and terms have, of documents of several parts that are not by role, or
+        that are NaN; for queries that the terms are not for; and as the transform of the pipeline.
+
+    See Also
+    --------
+    retrofit_search : Finds candidates first.
+
+    Notes
+    -----
+    With unit vectors q and d, means m and n and a spread s the calibrated score is
+
+    ``(q - m) . (d - n) / (|q - m| |d - n| s) = (q . d - q . n - m . (d - n)) / |q - m| * scale``,
+
+    where ``scale`` is ``1 / (|d - n| s)`` and ``m . d`` is ``shift``: all else is the query's own. All that is fused
+    before its length is taken is linear in the parts, so a sum over the parts, weighted as they are fused, stands in
+    the place of d. The error is that of the products, times ``scale / |q - m|``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from grclip import Items, ModalityGapRemover, MultimodalFuser, SearchTask
+    >>> from grclip.retrofit import retrofit_scores, retrofit_terms
+    >>> rng = np.random.default_rng(0)
+    >>> unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+    >>> query, image = unit(rng.normal(size=(50, 8)) + 1), unit(rng.normal(size=(50, 8)) - 1)
+    >>> task = SearchTask(Items({"query": query}), Items({"image": image}))
+    >>> pipeline = make_pipeline(ModalityGapRemover(), MultimodalFuser()).fit(task)
+    >>> scores = retrofit_scores(query @ image.T, pipeline, task.queries, retrofit_terms(pipeline, task.corpus))
+    >>> calibrated = pipeline.transform(task)
+    >>> bool(np.abs(scores - calibrated.queries @ calibrated.corpus.T).max() < 1e-12)
+    True
+    """
+    remover, fuser = steps_of(pipeline)
+    asking = Asking.of(remover, fuser, queries, terms.roles, _role_of(terms, asked))
+    by_role = check_products(products, terms.roles, terms.codes, len(queries), rows)
+    weights = kind_weights(terms.roles, **fuser._weighting())
+    out = scores_of(by_role, asking, weights, (terms.codes, terms.shift, terms.scale), rows, terms.roles)
+    broken = torch.nonzero(out.isnan().any(dim=1)).flatten().cpu().numpy()
+    if len(broken):
+        raise ValueError(f"products: NaN in {few(broken)}, for parts that documents have; every one of these is needed")
+    given = next(iter(products.values())) if isinstance(products, Mapping) else products
+    return out if isinstance(given, Tensor) else out.numpy()
+
+
+def retrofit_search(
+    searches: Mapping[str, Search],
+    pipeline: Pipeline,
+    queries: Items,
+    terms: RetrofitTerms,
+    *,
+    k: int = 10,
+    candidates: int = 100,
+    asked: str = "raw",
+) -> tuple[Array, Array]:
+    """Search raw vectors in two stages: candidates of each kind, then all of them by calibrated score.
+
+    Raw scores of two kinds of documents cannot be compared, so each kind is searched apart.
+
+    Parameters
+    ----------
+    searches : dict of str to callable
+        For each kind of document (``"text"``, ``"image"``, ``"text+image"``; see `Items.kinds`) a function
+        ``search(vectors, n)`` that asks an index of its raw vectors. It returns products and document rows, rows of
+        `terms`, each of shape (n_queries, n or fewer), -1 where nothing was found; for a kind of several parts a dict
+        with the products of each role.
+    pipeline : Pipeline
+        That of the terms.
+    queries : Items
+        The queries, raw.
+    terms : RetrofitTerms
+        Of all documents.
+    k : int, default=10
+        Documents to return for each query.
+    candidates : int, default=100
+        Documents of each kind to look at. With all of them the ranking is that of the calibrated vectors.
+    asked : {"raw", "calibrated"}, default="raw"
+        The vectors that `searches` are given: unit queries, or calibrated ones, which within a kind rank documents as
+        the calibrated score does but for `scale`, and so find the right candidates sooner.
+
+    Returns
+    -------
+    scores : ndarray or Tensor of shape (n_queries, k)
+        As `retrofit_scores`; ``-inf`` where there is no document.
+    rows : ndarray or Tensor of shape (n_queries, k), int64
+        Rows of the terms, best first, -1 for none; equal scores are ordered by row.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a search returns documents that are not of its kind, or one twice, and as `retrofit_scores`.
+
+    See Also
+    --------
+    grclip.scale.faiss.FaissRetriever : An index to search.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from grclip import ExactRetriever, Items, ModalityGapRemover, MultimodalFuser, SearchTask
+    >>> from grclip.retrofit import retrofit_search, retrofit_terms
+    >>> rng = np.random.default_rng(0)
+    >>> unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+    >>> query, image = unit(rng.normal(size=(50, 8)) + 1), unit(rng.normal(size=(50, 8)) - 1)
+    >>> task = SearchTask(Items({"query": query}), Items({"image": image}))
+    >>> pipeline = make_pipeline(ModalityGapRemover(), MultimodalFuser()).fit(task)
+    >>> terms, index = retrofit_terms(pipeline, task.corpus), ExactRetriever().fit(image)
+    >>> scores, rows = retrofit_search({"image": index.kneighbors}, pipeline, task.queries, terms, candidates=20)
+    >>> rows.shape
+    (50, 10)
+    """
+    check_k(k)
+    check_k(candidates, name="candidates")
+    remover, fuser = steps_of(pipeline)
+    exact = Asking.of(remover, fuser, queries, terms.roles, _role_of(terms, asked)).vectors
+    given = next(iter(parts_of(queries).values()))
+    vectors = exact.to(given.device, given.dtype) if isinstance(given, Tensor) else exact.numpy().astype(given.dtype)
+    found, kinds = [], terms.kinds
+    for kind, search in searches.items():
+        n_documents = int((kinds == kind).sum())
+        if not n_documents:
+            raise ValueError(f"searches name the kind {kind!r}, but documents are {', '.join(np.unique(kinds))}")
+        products, rows = search(vectors, min(candidates, n_documents))
+        check_found(kind, rows, kinds)
+        scores = retrofit_scores(products, pipeline, queries, terms, rows=rows, asked=asked)
+        found.append((as_tensor(scores).cpu().numpy(), as_tensor(rows).cpu().numpy()))
+    if not found:
+        raise ValueError("searches is empty; expected a search for each kind of document")
+    columns = [np.concatenate(column, axis=1) for column in zip(*found, strict=True)]
+    scores, rows = best(columns[0], columns[1], k)
+    if isinstance(given, Tensor):
+        return torch.from_numpy(scores).to(given.device), torch.from_numpy(rows).to(given.device)
+    return scores, rows
+
+
+def _role_of(terms: RetrofitTerms, asked: str) -> str | None:
+    """The role of raw queries; None where calibrated ones ask."""
+    if asked not in ("raw", "calibrated"):
+        raise ValueError(f"asked must be 'raw' or 'calibrated'; got {asked!r}")
+    if asked == "raw" and terms.query_role is None:
+        raise ValueError(
+            "these terms are for no role of queries, so raw queries cannot be scored by them; make them with "
+            "retrofit_terms(pipeline, items, query_role=...), or ask with calibrated queries (asked='calibrated')"
+        )
+    return terms.query_role if asked == "raw" else None

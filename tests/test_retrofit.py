@@ -1,0 +1,391 @@
+"""Scores from raw dot products beside those of calibrated vectors."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_mixed, unit
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from strategies import to_numpy
+
+from benchmarks import real_clip as benchmark
+from grclip import ExactRetriever, Items, ModalityGapRemover, MultimodalFuser, SearchTask, _retrofit
+from grclip.metrics import ndcg_score
+from grclip.retrofit import RetrofitTerms, retrofit_scores, retrofit_search, retrofit_terms
+from grclip.scale.faiss import FaissRetriever
+
+TOLERANCE = {np.float32: 1e-6, np.float64: 1e-12}
+
+
+def calibrated(**options):
+    return make_pipeline(ModalityGapRemover(), MultimodalFuser(**options))
+
+
+def raw_products(task):
+    """Dot products of the unit queries with the unit parts of documents; NaN where a part is missing."""
+    return {role: unit(task.queries["query"]) @ unit(task.corpus[role]).T for role in task.corpus}
+
+
+def one_product(products):
+    """The products of documents of one part."""
+    return np.where(np.isnan(products["text"]), products["image"], products["text"])
+
+
+def direct(pipeline, task):
+    vectors = pipeline.transform(task)
+    return to_numpy(vectors.queries) @ to_numpy(vectors.corpus).T
+
+
+@st.composite
+def searches(draw, kinds=("text", "image", "text+image")):
+    """A task in which parts have a gap as wide as that of CLIP, and a fitted pipeline."""
+    n, d = draw(st.integers(12, 60)), draw(st.integers(8, 48))
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    topics, gaps = unit(rng.normal(size=(n, d))), unit(rng.normal(size=(3, d)))
+    query, text, image = ((unit(unit(topics + 0.5 * unit(rng.normal(size=(n, d)))) + g)).astype(dtype) for g in gaps)
+    kind = rng.permutation(np.resize(np.array(kinds), n))
+    text[kind == "image"] = image[kind == "text"] = np.nan
+    length = dtype(draw(st.sampled_from([1.0, 7.0])))
+    task = SearchTask(Items({"query": length * query}), Items({"text": length * text, "image": image}))
+    weights = draw(st.sampled_from([None, {"text": 0.2, "image": 0.7, "query": 1}]))
+    options = {"alpha": draw(st.sampled_from([0.0, 0.3, 0.5, 1.0])), "weights": weights}
+    return task, calibrated(equalize=draw(st.booleans()), **options).fit(task, [{i: 1} for i in range(n)]), dtype
+
+
+def assert_direct(scores, pipeline, task, dtype):
+    """In spreads, where one scale is on: rounding is divided by them as all else is."""
+    smallest = min(getattr(pipeline[-1], "spread_", {0: 1.0}).values())
+    expected = direct(pipeline, task)
+    assert to_numpy(scores).shape == expected.shape
+    np.testing.assert_allclose(smallest * to_numpy(scores), smallest * expected, rtol=0, atol=TOLERANCE[dtype])
+
+
+@given(searches(), st.sampled_from([np.asarray, torch.from_numpy]))
+def test_scores_are_those_of_calibrated_vectors(search, wrap):
+    task, pipeline, dtype = search
+    terms = retrofit_terms(pipeline, task.corpus)
+    products = {role: wrap(x) for role, x in raw_products(task).items()}
+    scores = retrofit_scores(products, pipeline, task.queries, terms)
+    assert type(scores) is type(products["text"])
+    assert scores.dtype == products["text"].dtype
+    assert_direct(scores, pipeline, task, dtype)
+
+
+@given(searches(), st.data())
+def test_an_index_may_be_asked_with_calibrated_queries(search, data):
+    task, pipeline, dtype = search
+    terms = retrofit_terms(pipeline, task.corpus, query_role=data.draw(st.sampled_from([None, "query"])))
+    queries = pipeline.transform(task.queries)
+    products = {role: queries @ unit(task.corpus[role]).T for role in task.corpus}
+    scores = retrofit_scores(products, pipeline, task.queries, terms, asked="calibrated")
+    assert_direct(scores, pipeline, task, dtype)
+
+
+@given(searches(kinds=("text", "image")))
+def test_documents_of_one_part_need_one_product_each(search):
+    task, pipeline, dtype = search
+    scores = retrofit_scores(
+        one_product(raw_products(task)), pipeline, task.queries, retrofit_terms(pipeline, task.corpus)
+    )
+    assert_direct(scores, pipeline, task, dtype)
+
+
+@given(searches())
+def test_candidates_are_scored_as_all_are(search):
+    task, pipeline, _ = search
+    n, rng = len(task), np.random.default_rng(0)
+    terms, products = retrofit_terms(pipeline, task.corpus), raw_products(task)
+    rows = np.stack([rng.permutation(n)[:10] for _ in range(n)])
+    rows[:, 3] = -1
+    scores = retrofit_scores(
+        {role: np.take_along_axis(x, rows, axis=1) for role, x in products.items()},
+        pipeline,
+        task.queries,
+        terms,
+        rows=rows,
+    )
+    whole = retrofit_scores(products, pipeline, task.queries, terms)
+    np.testing.assert_array_equal(scores, np.where(rows < 0, -np.inf, np.take_along_axis(whole, rows, axis=1)))
+
+
+def test_the_ranking_is_that_of_the_retriever(mixed):
+    task, qrels = mixed
+    for options in ({}, {"equalize": True}, {"alpha": 0.2}):
+        pipeline = calibrated(**options).fit(task, qrels)
+        scores = retrofit_scores(raw_products(task), pipeline, task.queries, retrofit_terms(pipeline, task.corpus))
+        exact = ExactRetriever(k=30).fit(pipeline.transform(task)).predict(pipeline.transform(task))
+        np.testing.assert_array_equal(np.argsort(-scores, axis=1), exact)
+
+
+def test_an_encoder_before_and_a_retriever_after_are_passed_over(mixed):
+    task, qrels = mixed
+    pipeline = make_pipeline("passthrough", ModalityGapRemover(), MultimodalFuser(), ExactRetriever()).fit(task, qrels)
+    terms = retrofit_terms(pipeline, task.corpus)
+    scores = retrofit_scores(raw_products(task), pipeline, task.queries, terms)
+    assert_direct(scores, pipeline[1:3], task, np.float64)
+
+
+def test_blocks_change_nothing(mixed, monkeypatch):
+    task, qrels = mixed
+    pipeline = calibrated(equalize=True).fit(task, qrels)
+    terms = retrofit_terms(pipeline, task.corpus)
+    scores = retrofit_scores(raw_products(task), pipeline, task.queries, terms)
+    monkeypatch.setattr("grclip._kernels._CPU_BLOCK", 7 * 16)
+    monkeypatch.setattr(_retrofit, "_SCORES", 70)
+    again = retrofit_terms(pipeline, task.corpus)
+    for name in ("codes", "shift", "scale"):
+        np.testing.assert_allclose(getattr(again, name), getattr(terms, name), rtol=1e-15, atol=1e-15)
+    np.testing.assert_array_equal(retrofit_scores(raw_products(task), pipeline, task.queries, terms), scores)
+
+
+@pytest.mark.filterwarnings("ignore:rows of zeros")
+def test_rows_of_zeros_rank_last(mixed):
+    task, qrels = mixed
+    pipeline = calibrated().fit(task, qrels)
+    text = np.array(task.corpus["text"])
+    text[0] = 0  # a document of a text alone
+    corpus = task.corpus.replace({"text": text})
+    with pytest.warns(UserWarning, match=r"role 'text': 1 row \(0\)"):
+        terms = retrofit_terms(pipeline, corpus)
+    products = raw_products(task)
+    products["text"] = np.where(np.arange(30) == 0, 0, products["text"])
+    scores = retrofit_scores(products, pipeline, task.queries, terms)
+    assert np.isneginf(scores[:, 0]).all()
+    assert np.isfinite(scores[:, 1:]).all()
+    assert_direct(scores[:, 1:], pipeline, SearchTask(task.queries, corpus[1:]), np.float64)
+
+
+def test_a_row_of_zeros_beside_a_part_weighs_nothing(mixed):
+    task, qrels = mixed
+    pipeline = calibrated().fit(task, qrels)
+    both = np.flatnonzero(task.corpus.kinds == "text+image")
+    corpus = task.corpus[both]
+    text = np.array(corpus["text"])
+    text[0] = 0
+    corpus = corpus.replace({"text": text})
+    zeroed = SearchTask(task.queries, corpus)
+    products = {role: np.nan_to_num(unit(task.queries["query"])) @ np.nan_to_num(corpus[role]).T for role in corpus}
+    with pytest.warns(UserWarning, match="rows of zeros"):
+        scores = retrofit_scores(products, pipeline, task.queries, retrofit_terms(pipeline, corpus))
+    with pytest.warns(UserWarning, match="rows of zeros"):
+        assert_direct(scores, pipeline, zeroed, np.float64)
+
+
+def test_queries_of_two_parts_ask_calibrated(rng):
+    task, qrels = make_mixed(rng)
+    queries = Items({"query": task.queries["query"], "query_image": unit(rng.normal(size=(30, 16)))})
+    task = SearchTask(queries, task.corpus)
+    pipeline = calibrated(equalize=True).fit(task, qrels)
+    terms = retrofit_terms(pipeline, task.corpus)
+    assert terms.query_role is None
+    vectors = pipeline.transform(task.queries)
+    products = {role: vectors @ unit(task.corpus[role]).T for role in task.corpus}
+    scores = retrofit_scores(products, pipeline, queries, terms, asked="calibrated")
+    assert_direct(scores, pipeline, task, np.float64)
+    with pytest.raises(ValueError, match="these terms are for no role of queries"):
+        retrofit_scores(products, pipeline, queries, terms)
+    terms = retrofit_terms(pipeline, task.corpus, query_role="query")
+    with pytest.raises(ValueError, match=r"raw queries have the role 'query' alone.* got query, query_image"):
+        retrofit_scores(products, pipeline, queries, terms)
+
+
+def test_a_pipeline_that_was_fitted_with_normalize_off(rng):
+    task, qrels = make_mixed(rng)
+    pipeline = make_pipeline(ModalityGapRemover(normalize=False), MultimodalFuser()).fit(task, qrels)
+    scores = retrofit_scores(raw_products(task), pipeline, task.queries, retrofit_terms(pipeline, task.corpus))
+    assert_direct(scores, pipeline, task, np.float64)
+
+
+def test_terms_are_stored_and_made_again(mixed, tmp_path):
+    task, qrels = mixed
+    pipeline = calibrated(equalize=True).fit(task, qrels)
+    terms = retrofit_terms(pipeline, task.corpus)
+    assert terms.kinds.tolist() == task.corpus.kinds.tolist()
+    np.savez(tmp_path / "terms.npz", codes=terms.codes, shift=terms.shift, scale=terms.scale)
+    with np.load(tmp_path / "terms.npz") as file:
+        loaded = RetrofitTerms(terms.roles, terms.query_role, file["codes"], file["shift"], file["scale"])
+    some = np.array([4, 2, 9])
+    products = {role: x[:, some] for role, x in raw_products(task).items()}
+    np.testing.assert_allclose(
+        retrofit_scores(products, pipeline, task.queries, loaded[some]),
+        retrofit_scores(raw_products(task), pipeline, task.queries, terms)[:, some],
+        rtol=1e-14,
+    )
+    assert len(loaded[:7]) == 7
+
+
+def by_kind(task, retriever=ExactRetriever):
+    """A search of the raw vectors of each kind; documents of both parts are found by the sum of their parts."""
+    functions = {}
+    for kind in np.unique(task.corpus.kinds):
+        rows = np.flatnonzero(task.corpus.kinds == kind)
+        parts = {role: unit(task.corpus[role][rows]) for role in kind.split("+")}
+        index = retriever(k=1).fit(sum(parts.values()))
+
+        def search(vectors, n, rows=rows, parts=parts, index=index):
+            _, found = index.kneighbors(vectors, n)
+            products = {role: np.einsum("qd,qkd->qk", vectors, part[found]) for role, part in parts.items()}
+            return products if len(parts) > 1 else next(iter(products.values())), rows[found]
+
+        functions[str(kind)] = search
+    return functions
+
+
+@pytest.mark.parametrize("asked", ["raw", "calibrated"])
+@pytest.mark.parametrize("retriever", [ExactRetriever, FaissRetriever])
+def test_two_stages_come_to_the_exact_ranking(mixed, asked, retriever):
+    task, qrels = mixed
+    pipeline = calibrated(equalize=True).fit(task, qrels)
+    terms, searches = retrofit_terms(pipeline, task.corpus), by_kind(task, retriever)
+    exact = ExactRetriever(k=10).fit(pipeline.transform(task)).predict(pipeline.transform(task))
+    overlap = []
+    for candidates in (1, 3, 10):
+        scores, rows = retrofit_search(
+            searches, pipeline, task.queries, terms, k=10, candidates=candidates, asked=asked
+        )
+        assert rows.shape == scores.shape == (30, 10)
+        assert (scores[:, :-1] >= scores[:, 1:]).all()
+        overlap.append(np.mean([len(set(a) & set(b)) for a, b in zip(rows.tolist(), exact.tolist(), strict=True)]) / 10)
+        assert ((rows == -1).sum(axis=1) == max(0, 10 - 3 * candidates)).all()
+    np.testing.assert_array_equal(rows, exact)
+    assert overlap[0] < overlap[1] <= overlap[2] == 1
+
+
+def test_two_stages_on_real_embeddings(real_clip):
+    """NDCG@10 comes to that of the calibrated vectors as candidates grow; calibrated queries need fewer of them."""
+    pipeline = benchmark.fitted("one scale", benchmark.photos(real_clip))
+    captions, images = benchmark.flickr(real_clip)
+    task = benchmark.mixed(captions, images, 0)
+    terms, searches, qrels = retrofit_terms(pipeline, task.corpus), by_kind(task), [{i: 1} for i in range(100)]
+    exact = benchmark.scores(pipeline, task).mean()
+    found = {
+        asked: [
+            ndcg_score(qrels, retrofit_search(searches, pipeline, task.queries, terms, candidates=n, asked=asked)[1])
+            for n in (1, 3, 10, 34)
+        ]
+        for asked in ("raw", "calibrated")
+    }
+    for scores in found.values():
+        assert scores[-1] == pytest.approx(exact, abs=1e-12)
+        assert scores[-2] == pytest.approx(exact, abs=0.02)
+        assert abs(scores[0] - exact) > abs(scores[-1] - exact)
+
+
+def test_tensors_in_tensors_out(mixed):
+    task, qrels = mixed
+    pipeline = calibrated().fit(task, qrels)
+    given = SearchTask(
+        *(Items({role: torch.from_numpy(x) for role, x in side.items()}) for side in (task.queries, task.corpus))
+    )
+    before = given.queries["query"].clone()
+    terms = retrofit_terms(pipeline, given.corpus)
+    kinds = by_kind(task)
+
+    def with_tensors(search):
+        def ask(vectors, n):
+            assert isinstance(vectors, torch.Tensor)
+            products, rows = search(vectors.numpy(), n)
+            if isinstance(products, dict):
+                return {role: torch.from_numpy(x) for role, x in products.items()}, torch.from_numpy(rows)
+            return torch.from_numpy(products), torch.from_numpy(rows)
+
+        return ask
+
+    asked = {kind: with_tensors(search) for kind, search in kinds.items()}
+    scores, rows = retrofit_search(asked, pipeline, given.queries, terms, candidates=5)
+    assert isinstance(scores, torch.Tensor)
+    expected = retrofit_search(kinds, pipeline, task.queries, terms, candidates=5)
+    np.testing.assert_array_equal(rows, expected[1])
+    np.testing.assert_allclose(scores, expected[0])
+    assert torch.equal(given.queries["query"], before)
+
+
+def test_wrong_products(mixed):
+    task, qrels = mixed
+    pipeline = calibrated().fit(task, qrels)
+    terms, products = retrofit_terms(pipeline, task.corpus), raw_products(task)
+
+    def scores(products, **options):
+        return retrofit_scores(products, pipeline, task.queries, terms, **options)
+
+    with pytest.raises(ValueError, match="documents have several parts: products must be a dict with those of text"):
+        scores(products["text"])
+    with pytest.raises(ValueError, match="products are by role, here text, image; got those of text"):
+        scores({"text": products["text"]})
+    with pytest.raises(ValueError, match="got those of text, image, sound"):
+        scores({**products, "sound": products["text"]})
+    with pytest.raises(ValueError, match=r"products of 'image' have shape \(30, 29\); expected \(30, 30\)"):
+        scores({**products, "image": products["image"][:, :29]})
+    with pytest.raises(TypeError, match="products of 'image' has dtype int64"):
+        scores({**products, "image": np.ones((30, 30), dtype=int)})
+    with pytest.raises(ValueError, match=r"products: NaN in 1 row \(3\)"):
+        scores({**products, "text": np.where(np.arange(30)[:, None] == 3, np.nan, products["text"])})
+    with pytest.raises(ValueError, match=r"rows must be integers of shape \(30, n_candidates\)"):
+        scores(products, rows=np.zeros(30))
+    with pytest.raises(ValueError, match="rows go from 0 to 30; terms have 30 rows"):
+        scores(products, rows=np.tile(np.arange(31), (30, 1)))
+    with pytest.raises(ValueError, match="rows go from -2 to -2"):
+        scores(products, rows=np.full((30, 30), -2))
+    with pytest.raises(ValueError, match="asked must be 'raw' or 'calibrated'; got 'centred'"):
+        scores(products, asked="centred")
+
+
+def test_other_wrong_input(mixed, rng):
+    task, qrels = mixed
+    pipeline = calibrated(equalize=True).fit(task, qrels)
+    terms = retrofit_terms(pipeline, task.corpus)
+    with pytest.raises(TypeError, match="pipeline must be a Pipeline with one ModalityGapRemover and, after it, one"):
+        retrofit_terms(make_pipeline(MultimodalFuser()).fit(task), task.corpus)
+    with pytest.raises(TypeError, match="pipeline must be a Pipeline"):
+        retrofit_terms(ModalityGapRemover().fit(task), task.corpus)
+    with pytest.raises(NotFittedError):
+        retrofit_terms(calibrated(), task.corpus)
+    with pytest.raises(TypeError, match="items must be Items: documents by role, as they were indexed; got ndarray"):
+        retrofit_terms(pipeline, task.corpus["text"])
+    with pytest.raises(TypeError, match="queries must be Items: raw vectors by role; got ndarray"):
+        retrofit_scores(raw_products(task), pipeline, task.queries["query"], terms)
+    with pytest.raises(
+        ValueError, match="query_role='sketch' has no mean; the remover has those of query, text, image"
+    ):
+        retrofit_terms(pipeline, task.corpus, query_role="sketch")
+    with pytest.raises(ValueError, match="no mean was learned for role 'title'"):
+        retrofit_terms(pipeline, Items({"title": task.corpus["text"]}))
+    with pytest.raises(ValueError, match=r"no part at all in 1 row \(0\)"):
+        retrofit_terms(pipeline, Items({"text": np.full((1, 16), np.nan), "image": np.full((1, 16), np.nan)}))
+    with pytest.raises(ValueError, match=r"role 'text': NaN beside numbers in 1 row \(0\)"):
+        retrofit_terms(pipeline, Items({"text": np.array([[np.nan] + [1.0] * 15])}))
+    with pytest.raises(ValueError, match="role 'text' has 3 features"):
+        retrofit_terms(pipeline, Items({"text": np.eye(3)}))
+    with pytest.raises(ValueError, match="codes, shift and scale have a value for each document"):
+        RetrofitTerms(("text",), None, np.ones(2, dtype=int), np.ones(3), np.ones(2))
+    other = ModalityGapRemover().fit(Items(dict(task.queries) | dict(task.corpus), encoder="a"))
+    named = make_pipeline(other, MultimodalFuser().fit(task))
+    with pytest.raises(ValueError, match="was fitted on vectors of encoder 'a', but these come from 'b'"):
+        retrofit_terms(named, Items(task.corpus, encoder="b"))
+
+
+def test_wrong_searches(mixed):
+    task, qrels = mixed
+    pipeline = calibrated().fit(task, qrels)
+    terms, searches = retrofit_terms(pipeline, task.corpus), by_kind(task)
+
+    def search(searches, **options):
+        return retrofit_search(searches, pipeline, task.queries, terms, **options)
+
+    with pytest.raises(ValueError, match="searches is empty"):
+        search({})
+    with pytest.raises(ValueError, match=r"searches name the kind 'audio', but documents are image, text, text.image"):
+        search({"audio": searches["text"]})
+    with pytest.raises(
+        ValueError, match=r"the search of kind 'text' returned 10 rows .*of kind 'image'; return rows of"
+    ):
+        search({"text": searches["image"]})
+    with pytest.raises(ValueError, match="the search of kind 'text' returned a document twice for query 0"):
+        search({"text": lambda v, n: (np.ones((30, 2)), np.zeros((30, 2), dtype=int) + 0)})
+    with pytest.raises(ValueError, match="candidates must be a whole number of at least 1; got 0"):
+        search(searches, candidates=0)
+    with pytest.raises(ValueError, match="k must be a whole number of at least 1; got 0"):
+        search(searches, k=0)
