@@ -59,9 +59,9 @@ def drawn(texts: NDArray, images: NDArray, n: int) -> tuple[NDArray[np.float32],
     """Pairs of a text and an image, n of them, with the moments of the real pairs."""
     factors = np.random.default_rng(0).normal(size=(n, len(texts))) / np.sqrt(len(texts) - 1)
     made = []
-    for part in (_unit(texts), _unit(images)):
+    for part in (unit(texts), unit(images)):
         mean = part.mean(axis=0)
-        made.append(_unit(mean + factors @ (part - mean)).astype(np.float32))
+        made.append(unit(mean + factors @ (part - mean)).astype(np.float32))
     return made[0], made[1]
 
 
@@ -91,7 +91,8 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def _unit(x: NDArray) -> NDArray:
+def unit(x: NDArray) -> NDArray:
+    """Rows of unit length."""
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import real_clip
-from benchmarks._large import Large, about, fitted, parser, searches
+from benchmarks._large import Large, about, fitted, parser, searches, unit
 from grclip import ExactRetriever, SearchTask
 from grclip.metrics import ndcg_score
 from grclip.retrofit import retrofit_search, retrofit_terms
@@ -34,7 +34,7 @@ def raw_searches(task: SearchTask) -> dict[str, Callable[[Any, int], Any]]:
 
 
 def _search(task: SearchTask, rows: NDArray[np.intp], kind: str) -> Callable[[Any, int], Any]:
-    parts = {role: np.asarray(task.corpus[role][rows]) for role in kind.split("+")}
+    parts = {role: unit(np.asarray(task.corpus[role][rows])) for role in kind.split("+")}
 
     def search(vectors: Any, n: int) -> Any:
         products = {role: vectors @ part.T for role, part in parts.items()}

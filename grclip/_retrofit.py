@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from grclip._kernels import Array, as_tensor, compute_dtype, dtype_of, kind_codes, norm_limits, row_blocks, row_norms
@@ -17,23 +17,25 @@ from grclip._validation import check_embeddings, check_values, few, warn_zero_ro
 from grclip.fusion import MultimodalFuser
 from grclip.gap import ModalityGapRemover
 from grclip.items import Items, parts_of
+from grclip.pipelines import pipeline_fingerprint
 
 _SCORES = 2**22  # scores that are worked on at once: 32 MB of float64
 
 
-def steps_of(pipeline: Any) -> tuple[ModalityGapRemover, MultimodalFuser]:
-    """The fitted remover and fuser of a pipeline."""
-    steps = [step for _, step in pipeline.steps] if isinstance(pipeline, Pipeline) else []
-    removers = [step for step in steps if isinstance(step, ModalityGapRemover)]
-    fusers = [step for step in steps if isinstance(step, MultimodalFuser)]
-    if len(removers) != 1 or len(fusers) != 1 or steps.index(removers[0]) > steps.index(fusers[0]):
+def steps_of(pipeline: Any, expected: str | None = None) -> tuple[ModalityGapRemover, MultimodalFuser]:
+    """The fitted remover and fuser of a pipeline, of the fingerprint that is expected."""
+    given = [step for _, step in pipeline.steps] if isinstance(pipeline, Pipeline) else []
+    steps = [step.estimator if isinstance(step, FrozenEstimator) else step for step in given]
+    kept = [step for step in steps if isinstance(step, ModalityGapRemover | MultimodalFuser)]
+    if len(kept) != 2 or not isinstance(kept[0], ModalityGapRemover) or not isinstance(kept[1], MultimodalFuser):
         raise TypeError(
             "pipeline must be a Pipeline with one ModalityGapRemover and, after it, one MultimodalFuser; got "
             f"{pipeline!r}"
         )
-    check_is_fitted(removers[0])
-    check_is_fitted(fusers[0])
-    return removers[0], fusers[0]
+    found = pipeline_fingerprint(pipeline)
+    if expected not in (None, found):
+        raise ValueError(f"these terms belong to the pipeline {expected!r}, and this is {found!r}: make terms for it")
+    return kept[0], kept[1]
 
 
 def check_query_role(remover: ModalityGapRemover, fuser: MultimodalFuser, role: str | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from grclip._retrofit import (
 )
 from grclip._validation import check_k, check_width, few, refuse_other_encoder
 from grclip.items import Items, parts_of
+from grclip.pipelines import pipeline_fingerprint
 
 __all__ = ["RetrofitTerms", "retrofit_scores", "retrofit_search", "retrofit_terms"]
 
@@ -51,6 +52,8 @@ class RetrofitTerms:
         The dot product of the document's raw parts, weighted as they are fused, with the mean of queries.
     scale : ndarray of shape (n,), float64
         One over the length of the centred document, and over the spread of its kind; 0 for a row of zeros.
+    calibrator : str, default=None
+        `pipeline_fingerprint` of the pipeline that they belong to; None leaves that unchecked.
 
     Raises
     ------
@@ -75,6 +78,7 @@ class RetrofitTerms:
     codes: NDArray[np.int64]
     shift: NDArray[np.float64]
     scale: NDArray[np.float64]
+    calibrator: str | None = None
 
     def __post_init__(self) -> None:
         lengths = {name: np.shape(getattr(self, name)) for name in ("codes", "shift", "scale")}
@@ -86,8 +90,7 @@ class RetrofitTerms:
 
     def __getitem__(self, rows: Any) -> RetrofitTerms:
         """The terms of some documents."""
-        columns = (column[rows] for column in (self.codes, self.shift, self.scale))
-        return RetrofitTerms(self.roles, self.query_role, *columns)
+        return replace(self, codes=self.codes[rows], shift=self.shift[rows], scale=self.scale[rows])
 
     @property
     def kinds(self) -> NDArray[np.str_]:
@@ -102,7 +105,8 @@ def retrofit_terms(pipeline: Pipeline, items: Items, *, query_role: str | None =
     Parameters
     ----------
     pipeline : Pipeline
-        With a fitted `ModalityGapRemover` and, after it, a fitted `MultimodalFuser`; other steps are passed over.
+        With a fitted `ModalityGapRemover` and, after it, a fitted `MultimodalFuser`; an encoder in front and a
+        retriever behind are passed over.
     items : Items
         The documents, raw, as they were indexed. Arrays in memory-mapped files are read in blocks, twice.
     query_role : str, default=None
@@ -131,7 +135,8 @@ def retrofit_terms(pipeline: Pipeline, items: Items, *, query_role: str | None =
 
     Notes
     -----
-    They belong to this pipeline: another mean, alpha, weight or spread needs other terms.
+    They belong to this pipeline: another mean, alpha, weight or spread needs other terms, and scoring with it is
+    refused.
 
     Examples
     --------
@@ -162,7 +167,8 @@ def retrofit_terms(pipeline: Pipeline, items: Items, *, query_role: str | None =
     shares = kind_weights(tuple(parts), **fuser._weighting())[codes]
     asked = np.zeros(remover.n_features_in_) if query_role is None else remover.means_[query_role]
     shift, norms = measure(parts, means, shares, asked, normalize=remover.normalize)
-    return RetrofitTerms(tuple(parts), query_role, codes | empty << len(parts), shift, inverse(norms) * lengths[codes])
+    scale, told = inverse(norms) * lengths[codes], pipeline_fingerprint(pipeline)
+    return RetrofitTerms(tuple(parts), query_role, codes | empty << len(parts), shift, scale, told)
 
 
 def retrofit_scores(
@@ -206,7 +212,7 @@ def retrofit_scores(
     ------
     TypeError, ValueError
         For products of another shape than rows and terms have, of documents of several parts that are not by role, or
-        that are NaN; for queries that the terms are not for; and as the transform of the pipeline.
+        that are NaN; for queries or another pipeline that the terms are not for; and as the transform of the pipeline.
 
     See Also
     --------
@@ -238,7 +244,7 @@ def retrofit_scores(
     >>> bool(np.abs(scores - calibrated.queries @ calibrated.corpus.T).max() < 1e-12)
     True
     """
-    remover, fuser = steps_of(pipeline)
+    remover, fuser = steps_of(pipeline, terms.calibrator)
     asking = Asking.of(remover, fuser, queries, terms.roles, _role_of(terms, asked))
     by_role = check_products(products, terms.roles, terms.codes, len(queries), rows)
     weights = kind_weights(terms.roles, **fuser._weighting())
@@ -319,7 +325,7 @@ def retrofit_search(
     """
     check_k(k)
     check_k(candidates, name="candidates")
-    remover, fuser = steps_of(pipeline)
+    remover, fuser = steps_of(pipeline, terms.calibrator)
     exact = Asking.of(remover, fuser, queries, terms.roles, _role_of(terms, asked)).vectors
     given = next(iter(parts_of(queries).values()))
     vectors = exact.to(given.device, given.dtype) if isinstance(given, Tensor) else exact.numpy().astype(given.dtype)

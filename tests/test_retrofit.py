@@ -1,5 +1,7 @@
 """Scores from raw dot products beside those of calibrated vectors."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +9,21 @@ from conftest import make_mixed, unit
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 from strategies import to_numpy
 
 from benchmarks import real_clip as benchmark
-from grclip import ExactRetriever, Items, ModalityGapRemover, MultimodalFuser, SearchTask, _retrofit
+from grclip import (
+    ExactRetriever,
+    Items,
+    ModalityGapRemover,
+    MultimodalFuser,
+    SearchTask,
+    _retrofit,
+    load_pipeline,
+    save_pipeline,
+)
 from grclip.metrics import ndcg_score
 from grclip.retrofit import RetrofitTerms, retrofit_scores, retrofit_search, retrofit_terms
 from grclip.scale.faiss import FaissRetriever
@@ -206,7 +218,8 @@ def test_terms_are_stored_and_made_again(mixed, tmp_path):
     assert terms.kinds.tolist() == task.corpus.kinds.tolist()
     np.savez(tmp_path / "terms.npz", codes=terms.codes, shift=terms.shift, scale=terms.scale)
     with np.load(tmp_path / "terms.npz") as file:
-        loaded = RetrofitTerms(terms.roles, terms.query_role, file["codes"], file["shift"], file["scale"])
+        columns = [file[name] for name in ("codes", "shift", "scale")]
+    loaded = RetrofitTerms(terms.roles, terms.query_role, *columns, calibrator=terms.calibrator)
     some = np.array([4, 2, 9])
     products = {role: x[:, some] for role, x in raw_products(task).items()}
     np.testing.assert_allclose(
@@ -215,6 +228,24 @@ def test_terms_are_stored_and_made_again(mixed, tmp_path):
         rtol=1e-14,
     )
     assert len(loaded[:7]) == 7
+
+
+def test_terms_of_another_pipeline_are_refused(mixed, tmp_path):
+    task, qrels = mixed
+    pipeline = calibrated(equalize=True).fit(task, qrels)
+    terms, products = retrofit_terms(pipeline, task.corpus), raw_products(task)
+    save_pipeline(pipeline, tmp_path / "p.safetensors")
+    again = load_pipeline(tmp_path / "p.safetensors")
+    frozen = make_pipeline(FrozenEstimator(pipeline[0]), pipeline[1])
+    scores = retrofit_scores(products, pipeline, task.queries, terms)
+    for same in (again, frozen):
+        np.testing.assert_array_equal(retrofit_scores(products, same, task.queries, terms), scores)
+    other = calibrated(equalize=True, alpha=0.4).fit(task, qrels)
+    for wrong in (terms, terms[:]):
+        with pytest.raises(ValueError, match=r"these terms belong to the pipeline 'grclip@.*', and this is 'grclip@"):
+            retrofit_scores(products, other, task.queries, wrong)
+    unchecked = dataclasses.replace(terms, calibrator=None)
+    assert np.isfinite(retrofit_scores(products, other, task.queries, unchecked)).all()
 
 
 def by_kind(task, retriever=ExactRetriever):
