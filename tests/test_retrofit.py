@@ -1,6 +1,7 @@
 """Scores from raw dot products beside those of calibrated vectors."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from strategies import to_numpy
 
 from benchmarks import real_clip as benchmark
+from benchmarks import retrofit as two_stages
 from grclip import (
     ExactRetriever,
     Items,
@@ -420,3 +422,18 @@ def test_wrong_searches(mixed):
         search(searches, candidates=0)
     with pytest.raises(ValueError, match="k must be a whole number of at least 1; got 0"):
         search(searches, k=0)
+
+
+def test_the_benchmark_comes_to_the_exact_ranking(real_clip, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(two_stages, "CANDIDATES", (1, 30))
+    assert two_stages.main(["--documents", "200", "--json", str(tmp_path / "r.json")]) == 0
+    rows = json.loads((tmp_path / "r.json").read_text())["rows"]
+    assert len(rows) == 3 * 2 * 7
+    exact = {(row["corpus"], row["method"]): row["ndcg"] for row in rows if row["asked"] == "exact"}
+    for row in rows:
+        if row["candidates"] is not None and row["candidates"] > 30:
+            assert row["overlap"] > 0.999
+            assert row["ndcg"] == pytest.approx(exact[row["corpus"], row["method"]], abs=1e-3)
+        if row["candidates"] == 1:
+            assert row["overlap"] < 0.5
+    assert capsys.readouterr().out.count("| candidates a kind | 1 | 30 | all |") == 6

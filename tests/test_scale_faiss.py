@@ -1,8 +1,8 @@
 """FaissRetriever beside ExactRetriever, in real indexes."""
 
 import copy
+import json
 import pickle
-import subprocess
 import sys
 
 import joblib
@@ -18,6 +18,8 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from strategies import embeddings, lay_out, to_numpy
 
+from benchmarks import ann
+from benchmarks import real_clip as benchmark
 from grclip import ExactRetriever, Items, ModalityGapRemover, MultimodalFuser, SearchTask
 from grclip.metrics import ndcg_score, retrieval_scorer
 from grclip.scale import faiss as ours
@@ -58,8 +60,6 @@ def test_flat_finds_what_exhaustive_search_finds(corpus, data):
 
 @pytest.mark.parametrize("equalize", [False, True])
 def test_flat_finds_the_same_on_real_embeddings(real_clip, equalize):
-    from benchmarks import real_clip as benchmark
-
     calibrated = make_pipeline(ModalityGapRemover(), MultimodalFuser(equalize=equalize)).fit(
         benchmark.photos(real_clip), [{i: 1} for i in range(290)]
     )
@@ -311,14 +311,31 @@ def test_its_representation_links_to_its_documentation():
     assert ExactRetriever()._get_doc_link().endswith("#grclip.ExactRetriever")
 
 
-def test_without_faiss_the_extra_is_named():
-    code = (
-        "import sys; sys.modules['faiss'] = None\n"
-        "import numpy as np\n"
-        "from grclip.scale.faiss import FaissRetriever\n"
-        "try:\n    FaissRetriever(k=1).fit(np.eye(3))\n"
-        "except ModuleNotFoundError as error:\n    print(error)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "FaissRetriever needs" in done.stdout
-    assert 'pip install "grclip[faiss]"' in done.stdout
+def test_without_faiss_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ModuleNotFoundError, match=r'FaissRetriever needs .faiss.*pip install "grclip\[faiss\]"'):
+        FaissRetriever(k=1).fit(np.eye(3))
+
+
+def test_the_benchmark_finds_all_where_it_looks_at_all(real_clip, tmp_path, capsys, monkeypatch):
+    indexes = {"IVF128,Flat": ("nprobe", (1, 128)), "HNSW32": ("efSearch", (600,))}
+    monkeypatch.setattr(ann, "INDEXES", indexes)
+    assert ann.main(["--documents", "200", "--json", str(tmp_path / "ann.json")]) == 0
+    told = json.loads((tmp_path / "ann.json").read_text())
+    assert {"date", "versions", "threads", "documents"} < set(told)
+    assert len(told["rows"]) == 3 * 3 * 4
+    for row in told["rows"]:
+        assert 0 <= row["recall"] <= 1
+        assert 0 <= row["ndcg"] <= 1
+        if row["parameter"] in ("nprobe=128", "efSearch=600"):
+            assert row["recall"] > 0.99
+        if row["parameter"] == "nprobe=1":
+            assert row["compared"] < 0.1
+            assert row["recall"] < 0.9
+    assert capsys.readouterr().out.count("| IVF128,Flat nprobe=1 |") == 3
+
+
+def test_without_data_the_benchmark_says_what_to_set(monkeypatch):
+    monkeypatch.delenv("GRCLIP_REAL_DATA", raising=False)
+    with pytest.raises(SystemExit, match="set GRCLIP_REAL_DATA to the folder"):
+        ann.main()
