@@ -8,6 +8,8 @@ in indexes of Faiss, and printed are, for each index and what its search may spe
 - NDCG@10 of the document that is asked for,
 - compared: the share of the corpus that a query was compared with (for a graph, of distances computed).
 
+A corpus of several kinds is also searched in an index for each kind, whose findings are merged by inner product.
+
 For inverted lists it also says over how many lists the queries spread: those that hold half of the first probes.
 """
 
@@ -37,6 +39,9 @@ INDEXES: dict[str, tuple[str, tuple[int, ...]]] = {
 }
 """Indexes, and what their searches may spend."""
 
+BY_KIND = ("IVF43,Flat", "nprobe", (1, 2, 4, 8, 16))
+"""The index of each kind, where each has one: a third of the lists of that of all."""
+
 
 def measure(search: Large, method: str) -> list[dict[str, Any]]:
     """A row for exact search, and one for each index and what its search may spend."""
@@ -50,10 +55,31 @@ def measure(search: Large, method: str) -> list[dict[str, Any]]:
         seconds = time.perf_counter() - start
         spread = lists_of_half(retriever.index_, task.queries) if index.startswith("IVF") else None
         for value in values:
-            found, compared = ask(retriever.set_params(search_parameters={name: value}), task.queries)
+            _, found, compared = ask(retriever.set_params(search_parameters={name: value}), task.queries)
             figures = {**scores(search, exact, found), "compared": compared / len(task.corpus)}
             own = {"index": index, "parameter": f"{name}={value}", "fit_seconds": seconds, "lists_of_half": spread}
             rows.append({**place, **own, **figures})
+    return rows
+
+
+def measure_by_kind(search: Large, method: str) -> list[dict[str, Any]]:
+    """A row for each number of lists, of indexes of one kind each; none for a corpus of one kind."""
+    task, kinds = fitted(method, search).transform(search.task), search.task.corpus.kinds
+    exact = np.asarray(ExactRetriever().fit(task).predict(task))
+    places = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
+    index, name, values = BY_KIND
+    retrievers = [FaissRetriever(index_factory=index).fit(task.corpus[own]) for own in places if len(places) > 1]
+    rows = []
+    for value in values if retrievers else ():
+        parts, compared = [], 0.0
+        for retriever, own in zip(retrievers, places, strict=True):
+            similarities, found, n = ask(retriever.set_params(search_parameters={name: value}), task.queries)
+            parts.append((similarities, np.where(found < 0, -1, own[found])))
+            compared += n / len(kinds)
+        similarities, found = (np.concatenate(columns, axis=1) for columns in zip(*parts, strict=True))
+        best = np.take_along_axis(found, np.argsort(-similarities, axis=1, kind="stable")[:, :10], axis=1)
+        about_index = {"index": f"{len(places)} x {index}", "parameter": f"{name}={value}", "compared": compared}
+        rows.append({"corpus": search.name, "method": method, **about_index, **scores(search, exact, best)})
     return rows
 
 
@@ -63,14 +89,14 @@ def scores(search: Large, exact: NDArray, found: NDArray) -> dict[str, float]:
     return {"recall": sum(both) / exact.size, "ndcg": float(ndcg_score(search.qrels, found, k=10))}
 
 
-def ask(retriever: FaissRetriever, queries: NDArray) -> tuple[NDArray, float]:
-    """What is found, and with how many documents a query was compared."""
+def ask(retriever: FaissRetriever, queries: NDArray) -> tuple[NDArray, NDArray, float]:
+    """Similarities and rows of what is found, and with how many documents a query was compared."""
     faiss = optional_import("faiss", "faiss", "benchmarks.ann")
     statistics = (faiss.cvar.indexIVF_stats, faiss.cvar.hnsw_stats)
     for each in statistics:
         each.reset()
-    found = np.asarray(retriever.predict(queries))
-    return found, sum(each.ndis for each in statistics) / len(queries)
+    similarities, found = map(np.asarray, retriever.kneighbors(queries))
+    return similarities, found, sum(each.ndis for each in statistics) / len(queries)
 
 
 def lists_of_half(index: Any, queries: NDArray) -> int:
@@ -102,7 +128,7 @@ def main(argv: Sequence[str] = ()) -> int:
         row
         for search in searches(real_clip.data_folder(), arguments.documents)
         for method in real_clip.METHODS
-        for row in measure(search, method)
+        for row in measure(search, method) + measure_by_kind(search, method)
     ]
     print_tables(rows)
     if arguments.json:
