@@ -83,10 +83,13 @@ def measure_by_kind(search: Large, method: str) -> list[dict[str, Any]]:
     return rows
 
 
-def scores(search: Large, exact: NDArray, found: NDArray) -> dict[str, float]:
-    """Recall of the exact ten, and NDCG@10."""
+def scores(search: Large, exact: NDArray, found: NDArray) -> dict[str, Any]:
+    """Recall of the exact ten, and NDCG@10 of all queries, and by kind of the document that is asked for."""
     both = [len(set(a) & set(b)) for a, b in zip(exact.tolist(), found.tolist(), strict=True)]
-    return {"recall": sum(both) / exact.size, "ndcg": float(ndcg_score(search.qrels, found, k=10))}
+    values = np.asarray(ndcg_score(search.qrels, found, k=10, per_query=True))
+    wanted = search.task.corpus.kinds[[next(iter(judged)) for judged in search.qrels]]
+    by_kind = {str(kind): float(values[wanted == kind].mean()) for kind in np.unique(wanted)}
+    return {"recall": sum(both) / exact.size, "ndcg": float(values.mean()), "ndcg_by_kind": by_kind}
 
 
 def ask(retriever: FaissRetriever, queries: NDArray) -> tuple[NDArray, NDArray, float]:

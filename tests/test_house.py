@@ -329,6 +329,13 @@ def test_the_blocks_of_the_diagnostics_page_run_one_after_the_other(capsys, tmp_
     plt.close("all")
 
 
+def test_the_blocks_of_the_faiss_page_run_one_after_the_other(capsys):
+    n_blocks, names = run_blocks("scale_faiss.md")
+    assert n_blocks == 3
+    assert "True" in capsys.readouterr().out
+    assert names["rows"].shape == (200, 10)
+
+
 def test_the_readme_has_two_commands():
     commands = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert [len(command.strip().splitlines()) for command in commands] == [1, 1]
