@@ -134,6 +134,14 @@ def test_a_search_that_may_spend_more_finds_more(index, name, least, most, rng):
     assert found[1] > (0.98 if "PQ" not in index else found[0])
 
 
+def test_a_search_parameter_that_is_left_out_stays_until_the_next_fit(rng):
+    corpus, _ = draw(rng, n=1000)
+    retriever = FaissRetriever(index_factory="IVF16,Flat", search_parameters={"nprobe": 5}).fit(corpus)
+    retriever.set_params(search_parameters=None).predict(corpus[:3])
+    assert faiss.extract_index_ivf(retriever.index_).nprobe == 5
+    assert faiss.extract_index_ivf(retriever.fit(corpus).index_).nprobe == 1
+
+
 def test_training_takes_a_sample_that_is_drawn_once_and_for_all(rng):
     corpus, queries = draw(rng)
     options = {"index_factory": "IVF8,Flat", "training_size": 320}
@@ -252,6 +260,7 @@ def test_faiss_uses_no_more_threads_than_torch_may(rng, monkeypatch):
         ({"index_factory": "IVF64,Flat"}, ValueError, r"Faiss says: Number of training points \(50\) should be at le"),
         ({"index_factory": "IDMap,Flat"}, ValueError, "Faiss says: .*add does not make sense"),
         ({"index_factory": "LSH"}, ValueError, "index_factory='LSH'"),
+        ({"index_factory": "NSG8,PQ4"}, ValueError, "does not rank by inner product: choose another index"),
         ({"search_parameters": {"nprobe": 4}}, ValueError, "name 'nprobe', which the index 'Flat' does not have"),
         ({"search_parameters": {"nprobe": 0}}, ValueError, r"search_parameters\['nprobe'\] must be a number above 0"),
         ({"search_parameters": {"nprobe": True}}, ValueError, "must be a number above 0; got True"),

@@ -40,7 +40,8 @@ class FaissRetriever(BaseRetriever):
         ``"HNSW32"``, ``"OPQ64,IVF4096,PQ64"``, ... It always ranks by inner product.
     search_parameters : dict of str to number, default=None
         What a search may spend: ``{"nprobe": 16}`` for inverted lists, ``{"efSearch": 128}`` for graphs, or any other
-        name that ``faiss.ParameterSpace`` knows. It can be changed after fit (`set_params`).
+        name that ``faiss.ParameterSpace`` knows. They can be changed after fit (`set_params`); one that is left out
+        then keeps its last value until the next fit.
     training_size : int, default=100000
         Rows that an index is trained on at most, where it needs training; drawn without replacement. Faiss asks for 39
         rows an inverted list, and itself takes no more than 256.
