@@ -21,6 +21,7 @@ import grclip.encoders
 import grclip.retrofit
 import grclip.scale.faiss
 from grclip._retriever import BaseRetriever
+import grclip.scale.qdrant
 from grclip.encoders._base import BaseEncoder
 from grclip.plots.curves import CurveDisplay
 
@@ -62,6 +63,7 @@ ALLOWED = {
     "_optional": set(),
     "encoders": {"_optional", "_validation", "_columns", "_doc_link", "items"},
     "datasets": {"_optional", "_validation", "_columns", "items"},
+    "scale": {"_kernels", "_validation", "_optional", "_doc_link", "items", "pipelines"},
     "_sheet": {"_optional"},
     "_folder": {"_validation", "_columns", "items", "gap", "fusion", "search"},
     "_judged": {"_validation", "_columns", "_folder", "items", "gap", "fusion", "search"},

@@ -1,0 +1,168 @@
+"""One collection of a Qdrant: what is written to it and asked of it, and the checks that it is the right one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from grclip.scale._qdrant_points import NAME, found
+from grclip.scale._qdrant_server import Fingerprints, check_collection, check_version, metadata_of, patiently, qdrant
+
+_QUERIES = 64  # queries in one request
+_TIES = 16  # documents asked for beyond k, to order those that are as good as the k-th
+_POINTS = 1000  # points that are looked up in one request
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A collection of documents, and the patience with its server."""
+
+    client: Any
+    name: str
+    retries: int
+    backoff: float
+
+    def open(self, ours: Fingerprints, width: int | None = None, options: Mapping[str, Any] | None = None) -> int:
+        """Its width, after all checks; with a `width` it is created where there is none."""
+        info = self._info()
+        if info is None and width is not None:
+            self._create(width, ours, options or {})
+            info = self._info()
+        return check_collection(self.name, info, ours)
+
+    def _info(self) -> Any:
+        """What Qdrant tells of the collection; None where there is none."""
+        try:
+            return self._ask(self.client.get_collection, self.name)
+        except ConnectionError:
+            raise
+        except Exception:
+            if not self._ask(self.client.collection_exists, self.name):
+                return None
+        return self._ask(self.client.get_collection, self.name)  # made in between, or the same error again
+
+    def _create(self, width: int, ours: Fingerprints, options: Mapping[str, Any]) -> None:
+        """Make the collection, with its fingerprints in the same request: no moment shows one without the other."""
+        check_version(str(self._ask(self.client.info).version))
+        models = qdrant(".models")
+        vectors = models.VectorParams(size=width, distance=models.Distance.DOT)
+        try:
+            self._ask(self.client.create_collection, self.name, vectors, metadata=metadata_of(ours), **options)
+        except ConnectionError:
+            raise
+        except Exception:  # another writer may have been first, or the answer to our first request was lost
+            if not self._ask(self.client.collection_exists, self.name):
+                raise
+
+    def drop(self) -> None:
+        """Forget the collection, if there is one."""
+        self._ask(self.client.delete_collection, self.name)
+
+    def upsert(
+        self,
+        blocks: Iterable[Vectors],
+        points: list[int | str],
+        payloads: list[dict[str, Any]],
+        batch_size: int,
+        *,
+        progress: bool,
+    ) -> None:
+        """Store documents batch by batch, and say how many are stored where that fails."""
+        stored = 0
+        try:
+            with tqdm(total=len(points), unit=" documents", disable=not progress) as bar:
+                for block in blocks:
+                    for vectors in np.split(block, range(batch_size, len(block), batch_size)):
+                        some = slice(stored, stored + len(vectors))
+                        self._upsert(points[some], vectors, payloads[some])
+                        stored += len(vectors)
+                        bar.update(len(vectors))
+        except Exception as error:
+            told = f"{stored} of {len(points)} documents are stored in {self.name!r}; call again to store all of them"
+            if isinstance(error, ConnectionError):
+                raise ConnectionError(f"{error}; {told}") from error
+            error.add_note(told)
+            raise
+
+    def _upsert(self, points: list[int | str], vectors: Vectors, payloads: list[dict[str, Any]]) -> None:
+        """Store one batch; when this returns, the server has it."""
+        batch = qdrant(".models").Batch(ids=points, vectors=vectors.tolist(), payloads=payloads)
+        self._ask(self.client.upsert, self.name, batch, wait=True)
+
+    def search(
+        self, queries: Vectors, k: int, condition: Any, *, exact: bool
+    ) -> tuple[list[list[float]], list[list[Any]]]:
+        """Scores and ids of the k best documents of each query."""
+        models, results = qdrant(".models"), []
+        asked = {
+            "limit": k + _TIES,
+            "filter": condition,
+            "params": models.SearchParams(exact=exact),
+            "with_payload": [NAME],
+        }
+        for start in range(0, len(queries), _QUERIES):
+            some = [models.QueryRequest(query=query, **asked) for query in queries[start : start + _QUERIES].tolist()]
+            answers = self._ask(self.client.query_batch_points, self.name, some)
+            results += [found(answer.points, k) for answer in answers]
+        fewest = min(len(names) for _, names in results)
+        if fewest < k:
+            self._refuse_k(k, condition, fewest)
+        return [scores for scores, _ in results], [names for _, names in results]
+
+    def _refuse_k(self, k: int, condition: Any, fewest: int) -> None:
+        """More documents were asked for than there are, or than an approximate index finds."""
+        count = self.count(condition)
+        if count >= k:
+            raise ValueError(f"a query found {fewest} of {count} documents in Qdrant's index; ask with exact=True")
+        what = f"what the filter leaves of collection {self.name!r}" if condition else f"collection {self.name!r}"
+        raise ValueError(f"k={k} is larger than {what}, {count} documents; ask for at most that many")
+
+    def count(self, condition: Any = None) -> int:
+        """How many documents there are."""
+        return int(self._ask(self.client.count, self.name, count_filter=condition, exact=True).count)
+
+    def refuse_other_documents(self, points: Sequence[int | str]) -> None:
+        """A collection that holds documents besides these is an error."""
+        there = self.count()
+        ours = len(self._retrieve(points)) if there else 0
+        if there > ours:
+            raise ValueError(
+                f"collection {self.name!r} holds {there - ours} documents of other ids; use add to store these beside "
+                "them, or take another collection"
+            )
+
+    def refuse_other_corpus(self, n: int, rows: Sequence[int], vectors: Vectors) -> None:
+        """A corpus of n documents that is not what the collection holds, as its size and some rows tell, is an error.
+
+        A hundredth of the length is left to collections that store numbers of fewer bits.
+        """
+        stored = {point.id: point.vector for point in self._retrieve(rows, with_vectors=True)}
+        alike = self.count() == n and all(
+            row in stored and np.linalg.norm(np.subtract(stored[row], vector)) <= 0.01 * np.linalg.norm(vector)
+            for row, vector in zip(rows, vectors, strict=True)
+        )
+        if not alike:
+            raise ValueError(
+                f"the corpus of the task is not what collection {self.name!r} holds under its row numbers; fit stores "
+                "it, and queries alone search what is there"
+            )
+
+    def _retrieve(self, points: Sequence[int | str], **options: Any) -> list[Any]:
+        """Those of some points that there are."""
+        there: list[Any] = []
+        for start in range(0, len(points), _POINTS):
+            some = list(points[start : start + _POINTS])
+            there += self._ask(self.client.retrieve, self.name, some, with_payload=False, **options)
+        return there
+
+    def _ask(self, method: Callable[..., Any], *given: Any, **options: Any) -> Any:
+        """The answer to one request, waited for while the server is away."""
+        return patiently(partial(method, *given, **options), self.retries, self.backoff)

@@ -1,0 +1,133 @@
+"""Points as Qdrant stores them: ids, payloads and filters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
+from typing import Any
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grclip._optional import optional_import
+from grclip._validation import few
+
+KIND = "kind"
+"""Payload field of the parts that a document has."""
+
+NAME = "grclip_id"
+"""Payload field of an id that is neither a number nor a UUID."""
+
+_NAMES = uuid5(NAMESPACE_URL, "https://grclip.readthedocs.io/qdrant-ids")
+
+
+def kind_of(kind: str) -> str:
+    """A set of parts under one name, in whatever order they were given: 'image+text'."""
+    return "+".join(sorted(kind.split("+")))
+
+
+def point_ids(names: Sequence[Any]) -> list[int | str]:
+    """The points under which documents are stored, after refusing two documents of one id."""
+    points = [point_id(name) for name in names]
+    first: dict[int | str, int] = {}
+    twice = [row for row, point in enumerate(points) if first.setdefault(point, row) != row]
+    if twice:
+        raise ValueError(f"ids occur twice, again in {few(twice)}; each document needs an id of its own")
+    return points
+
+
+def names_of(ids: Any, n: int) -> list[Any]:
+    """The ids of n documents: row numbers where none are given."""
+    if ids is None:
+        return list(range(n))
+    if isinstance(ids, str | Mapping) or not isinstance(ids, Iterable):
+        raise TypeError(f"ids must be a list with one id a document; got {type(ids).__name__}")
+    names = list(ids)
+    if len(names) != n:
+        raise ValueError(f"ids has {len(names)} entries, but there are {n} documents; one id each")
+    return names
+
+
+def point_id(name: Any) -> int | str:
+    """The id of the point: whole numbers and UUIDs as they are, any other string by a UUID made of it."""
+    if isinstance(name, Integral) and not isinstance(name, bool | np.bool_) and 0 <= int(name) < 2**64:
+        return int(name)
+    if isinstance(name, UUID):
+        return str(name)
+    if isinstance(name, str) and name:
+        return name if _is_uuid(name) else str(uuid5(_NAMES, name))
+    raise ValueError(f"{name!r} is no id; expected a whole number from 0 to 2**64 - 1, a UUID or a non-empty string")
+
+
+def _is_uuid(name: str) -> bool:
+    """Whether a string is a UUID as Qdrant writes it: lower case, with hyphens."""
+    try:
+        return str(UUID(name)) == name
+    except ValueError:
+        return False
+
+
+def payloads(payload: Any, names: Sequence[Any], points: Sequence[int | str], kinds: Any) -> list[dict[str, Any]]:
+    """What each point carries: the user's fields, its kind where it is known, its id where Qdrant cannot keep it."""
+    rows = [dict(row) for row in _check_payload(payload, len(names))]
+    own = {NAME} if kinds is None else {NAME, KIND}
+    for i, row in enumerate(rows):
+        if taken := own & row.keys():
+            raise ValueError(f"payload[{i}] has the field {min(taken)!r}, which is kept for grclip; rename yours")
+        if kinds is not None:
+            row[KIND] = kind_of(str(kinds[i]))
+        if isinstance(names[i], str) and names[i] != points[i]:
+            row[NAME] = str(names[i])
+    return rows
+
+
+def _check_payload(payload: Any, n: int) -> Sequence[Mapping[str, Any]]:
+    """One mapping of fields a document."""
+    if payload is None:
+        return [{}] * n
+    if isinstance(payload, str | Mapping) or not isinstance(payload, Sequence):
+        raise TypeError(f"payload must be a list with one dict a document; got {type(payload).__name__}")
+    if len(payload) != n:
+        raise ValueError(f"payload has {len(payload)} entries, but there are {n} documents; one dict each")
+    for i, row in enumerate(payload):
+        if not isinstance(row, Mapping):
+            raise TypeError(f"payload[{i}] is {row!r}; expected a dict of fields, {{}} for none")
+    return payload
+
+
+def as_filter(given: Any) -> Any:
+    """A filter of Qdrant, made of a dict {field: value or list of values} where that is given."""
+    models = optional_import("qdrant_client.models", "qdrant", "QdrantRetriever")
+    if given is None or isinstance(given, models.Filter):
+        return given
+    if not isinstance(given, Mapping):
+        raise TypeError(f"filter must be a dict {{field: value}} or a qdrant_client.models.Filter; got {given!r}")
+    return models.Filter(must=[_condition(models, field, value) for field, value in given.items()])
+
+
+def _condition(models: Any, field: str, value: Any) -> Any:
+    """That a field is this value, or one of these."""
+    values = list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
+    if not values or not all(isinstance(one, str | bool | int) for one in values):
+        raise TypeError(
+            f"filter[{field!r}] is {value!r}; expected a str, int or bool, or a list of str or of int; for ranges and "
+            "the like pass a qdrant_client.models.Filter"
+        )
+    if field == KIND:
+        values = [kind_of(str(one)) for one in values]
+    match = models.MatchValue(value=values[0]) if len(values) == 1 else models.MatchAny(any=values)
+    return models.FieldCondition(key=field, match=match)
+
+
+def found(points: Iterable[Any], k: int) -> tuple[list[float], list[Any]]:
+    """Scores and ids of the k best scored points; equal scores by id, numbers before names."""
+    best = sorted(points, key=lambda point: (-point.score, isinstance(point.id, str), point.id))[:k]
+    return [point.score for point in best], [(point.payload or {}).get(NAME, point.id) for point in best]
+
+
+def as_rows(ids: list[list[Any]]) -> NDArray[Any]:
+    """Ids as an array: int64 where all are such numbers, else objects."""
+    if all(isinstance(name, int) and name < 2**63 for row in ids for name in row):
+        return np.array(ids, dtype=np.int64)
+    return np.array(ids, dtype=object)

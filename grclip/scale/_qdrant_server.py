@@ -1,0 +1,153 @@
+"""A Qdrant and one of its collections: how it is reached, waited for, and known to be the right one."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from sklearn.exceptions import NotFittedError
+
+from grclip._optional import optional_import
+
+Answer = TypeVar("Answer")
+
+METADATA = "grclip"
+"""The entry of a collection's metadata that holds the fingerprints."""
+
+OLDEST = (1, 16)
+"""The first version of Qdrant that keeps metadata of collections."""
+
+
+class Fingerprints(NamedTuple):
+    """What made the vectors of a collection; None where it is unknown."""
+
+    encoder: str | None
+    calibrator: str | None
+
+
+def qdrant(module: str = "") -> Any:
+    """A module of the client's library."""
+    return optional_import(f"qdrant_client{module}", "qdrant", "QdrantRetriever")
+
+
+def make_client(given: Any, timeout: float) -> Any:
+    """A client of a URL, of a folder, or of a memory of its own."""
+    if not isinstance(given, str | os.PathLike):
+        raise TypeError(f"client_or_url must be a QdrantClient, a URL, a folder or ':memory:'; got {given!r}")
+    place = os.fspath(given)
+    if place == ":memory:":
+        return qdrant().QdrantClient(":memory:")
+    if re.match(r"https?://", place):
+        # the check of versions would be a warning from a thread while the server is away; ours is in `create`
+        return qdrant().QdrantClient(url=place, timeout=timeout, check_compatibility=False)
+    if re.fullmatch(r"[\w.-]+:\d+|\w+://.*", place):
+        raise ValueError(f"client_or_url is {place!r}; a URL begins with http:// or https://, else it is a folder")
+    return _open_folder(place)
+
+
+def _open_folder(place: str) -> Any:
+    """A client of a folder; one that is in use is an error, after which the client forgets to close its lock."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            return qdrant().QdrantClient(path=place)
+        except RuntimeError as error:
+            told = str(error)
+    raise RuntimeError(told)
+
+
+def patiently(request: Callable[[], Answer], retries: int, backoff: float) -> Answer:
+    """The answer to a request, repeated while the server is away: after backoff, 2 backoff, 4 backoff, ... seconds."""
+    for attempt in range(retries + 1):
+        try:
+            return request()
+        except Exception as error:
+            if not may_pass(error):
+                raise
+            if attempt == retries:
+                raise ConnectionError(
+                    f"Qdrant did not answer, asked {attempt + 1} times over {backoff * (2**retries - 1):.3g} s "
+                    f"({_told(error)})"
+                ) from error
+        time.sleep(backoff * 2**attempt)
+    raise AssertionError  # the last attempt returns or raises
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the same request may succeed later: no connection, a timeout, a fault of the server (5xx)."""
+    exceptions, httpx, grpc = qdrant(".http.exceptions"), qdrant_needs("httpx"), qdrant_needs("grpc")
+    if isinstance(error, exceptions.UnexpectedResponse):
+        return (error.status_code or 0) >= 500
+    if isinstance(error, exceptions.ResponseHandlingException):
+        return isinstance(error.source, httpx.TransportError)
+    if isinstance(error, grpc.RpcError):
+        return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+    return False
+
+
+def qdrant_needs(module: str) -> Any:
+    """A library that the client itself imports."""
+    return optional_import(module, "qdrant", "QdrantRetriever")
+
+
+def _told(error: Exception) -> str:
+    """What an error says in one line; that of a lost connection lies in its source."""
+    lines = str(error).splitlines() or [repr(getattr(error, "source", error))]
+    return lines[0]
+
+
+def check_version(version: str) -> None:
+    """A server that would forget the fingerprints is an error."""
+    if tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < OLDEST:
+        raise RuntimeError(
+            f"Qdrant {version} keeps no metadata of a collection, where the fingerprints belong; version "
+            f"{'.'.join(map(str, OLDEST))} and newer do"
+        )
+
+
+def metadata_of(ours: Fingerprints) -> dict[str, Any]:
+    """The metadata of a collection that is written with these."""
+    return {METADATA: {"schema": 1, **ours._asdict()}}
+
+
+def check_collection(name: str, info: Any, ours: Fingerprints) -> int:
+    """The width of a collection, after refusing one that cannot hold vectors of these fingerprints."""
+    if info is None:
+        raise NotFittedError(f"there is no collection {name!r}; fit or add documents first")
+    vectors = info.config.params.vectors
+    if not hasattr(vectors, "distance") or vectors.multivector_config is not None:
+        raise ValueError(f"collection {name!r} has named or several vectors a point; expected a single unnamed one")
+    if vectors.distance != qdrant(".models").Distance.DOT:
+        raise ValueError(
+            f"collection {name!r} compares by {vectors.distance.value}; expected Dot: the length of a vector is its "
+            "scale, which cosine undoes. Take another collection"
+        )
+    _refuse_other(name, (info.config.metadata or {}).get(METADATA), ours)
+    return int(vectors.size)
+
+
+def _refuse_other(name: str, stored: Mapping[str, Any] | None, ours: Fingerprints) -> None:
+    """A collection of another encoder or calibrator, or of none that is known, is an error."""
+    if stored is None:
+        raise ValueError(
+            f"collection {name!r} has no fingerprints in its metadata, so what made its vectors is unknown; take a "
+            "collection that QdrantRetriever creates"
+        )
+    if None not in (stored["encoder"], ours.encoder) and stored["encoder"] != ours.encoder:
+        raise ValueError(
+            f"collection {name!r} holds vectors of encoder {stored['encoder']!r}, but these come from "
+            f"{ours.encoder!r}; encode both with one model, or take another collection"
+        )
+    if stored["calibrator"] != ours.calibrator:
+        raise ValueError(
+            f"collection {name!r} was written with calibrator {_or_none(stored['calibrator'])}, but the pipeline here "
+            f"is {_or_none(ours.calibrator)}; give the one it was written with (pipeline=), or take another collection"
+        )
+
+
+def _or_none(calibrator: str | None) -> str:
+    return "unknown (pipeline=None)" if calibrator is None else repr(calibrator)

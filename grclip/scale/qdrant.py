@@ -1,0 +1,421 @@
+"""QdrantRetriever: the k documents of largest dot product, found by a Qdrant collection."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from itertools import chain
+from math import inf
+from numbers import Real
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
+from torch import Tensor
+
+from grclip._doc_link import DocLinkMixin
+from grclip._kernels import Array, row_norms
+from grclip._validation import check_flag, check_k, check_matrix, check_values, few, remember_width, warn_zero_rows
+from grclip.items import Items, SearchTask, encoder_of, refuse_documents_as_y
+from grclip.pipelines import encoder_fingerprint, pipeline_fingerprint
+from grclip.scale._qdrant_collection import Collection
+from grclip.scale._qdrant_points import as_filter, as_rows, names_of, payloads, point_ids
+from grclip.scale._qdrant_server import Fingerprints, make_client, qdrant
+
+_BLOCK = 2**15  # documents that the pipeline takes at once
+_SAMPLE = 16  # documents of a task that are compared with those of the collection
+
+
+class QdrantRetriever(DocLinkMixin, BaseEstimator):
+    """Find the k documents with the largest dot product in a Qdrant collection: in this process, or on a server.
+
+    Parameters
+    ----------
+    client_or_url : str, path-like or QdrantClient, default=":memory:"
+        A folder, which one process at a time can open, or ``":memory:"``: embedded, for some 20,000 documents. A URL
+        (``"http://..."``): a server or cluster. A client of your own, for API keys, gRPC and the like.
+    collection : str, default="grclip"
+        Name of the collection; created at the first fit or add where there is none.
+    pipeline : Pipeline, ModalityGapRemover or MultimodalFuser, default=None
+        Fitted, and ending in a fuser: what makes vectors of the Items that come in, and whose fingerprint the
+        collection keeps. Arrays are taken as already fused, by this pipeline; see Notes.
+    k : int, default=10
+        Documents to return for each query.
+    exact : bool, default=False
+        Whether a server compares all documents, and does not ask its approximate index. Embedded search is exact.
+    batch_size : int, default=256
+        Documents in one request.
+    retries : int, default=6
+        How often a request is repeated while the server is away: no connection, no answer in time, or a 5xx.
+    backoff : float, default=0.5
+        Seconds before the first repetition; each further one waits twice as long.
+    timeout : int, default=60
+        Seconds that a server, given by URL, has for an answer.
+    progress : bool, default=False
+        Whether to show a progress bar while documents are stored.
+    options : dict, default=None
+        For `QdrantClient.create_collection`: `hnsw_config`, `quantization_config`, `shard_number`, ...
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Width d of the vectors; set by fit and add.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If qdrant-client is not installed (extra ``qdrant``).
+    TypeError
+        If Items come in and there is no pipeline, or one that ends in no fuser.
+    ValueError
+        If the collection has another distance than dot product or another width, or was written with another encoder
+        or calibrator; if a row holds NaN or inf, or a document is a row of zeros; or if k is below 1 or above the
+        number of documents (that the filter leaves).
+    NotFittedError
+        If there is no collection to search.
+    ConnectionError
+        If the server stays away; while documents are stored, with how many are there.
+    RuntimeError
+        If the server is older than 1.16, or another process has the folder open.
+
+    Warns
+    -----
+    UserWarning
+        For queries of zeros, which find all documents alike; and by the client, from 20,000 embedded documents on.
+
+    See Also
+    --------
+    grclip.ExactRetriever : Searches arrays in memory, and is what this is measured by.
+    grclip.save_pipeline : Keeps a pipeline for the process that searches.
+
+    Notes
+    -----
+    **What comes in.** Alone, the retriever takes encoded Items and sends them through ``pipeline``. As the last step of
+    a scikit-learn Pipeline it takes the arrays that the steps before have fused, as ExactRetriever does. Arrays do not
+    know what made them: with ``pipeline`` given as well they are taken to be made by it, and the collection keeps its
+    fingerprint; without, it is noted as unknown, and such a collection and one that knows its calibrator do not mix.
+
+    **State.** What was fitted lies in the collection, not in the instance: one that is only given the place searches
+    at once. Pickles hold the place and no client (a QdrantClient that was given is an error), and of ``":memory:"``
+    an empty one. Clones share a given client, and the pipeline as it was fitted.
+
+    **Documents** are stored under ids, so storing one again replaces it. Whole numbers and UUIDs are ids of Qdrant;
+    of any other string one is made by `uuid.uuid5`, and the string is kept in the field ``grclip_id``. The parts of a
+    document, from Items, are in the field ``kind``: ``"image"``, ``"text"``, ``"image+text"``.
+
+    **Order.** Qdrant stores vectors, and sums their products, in float32: documents whose similarities differ by less
+    than that tells apart may change places, compared with ExactRetriever, which sums in float64. Of equal similarities
+    the lower id comes first; 16 documents more than k are asked for, so that this holds for the k-th and those that
+    are as good, unless they are more. A server's approximate index may miss documents: ``exact=True`` asks for all.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from grclip import Items, ModalityGapRemover, MultimodalFuser
+    >>> from grclip.datasets import make_scenes
+    >>> from grclip.encoders import toy_encoder
+    >>> from grclip.scale.qdrant import QdrantRetriever
+    >>> task = toy_encoder().transform(make_scenes(50, random_state=0)[0])
+    >>> pipeline = make_pipeline(ModalityGapRemover(), MultimodalFuser()).fit(task)
+    >>> retriever = QdrantRetriever(":memory:", "scenes", pipeline, k=3)
+    >>> retriever.fit(task.corpus).predict(task.queries[:2])[:, 0]
+    array([0, 1])
+    """
+
+    def __init__(
+        self,
+        client_or_url: Any = ":memory:",
+        collection: str = "grclip",
+        pipeline: Any = None,
+        *,
+        k: int = 10,
+        exact: bool = False,
+        batch_size: int = 256,
+        retries: int = 6,
+        backoff: float = 0.5,
+        timeout: int = 60,
+        progress: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.client_or_url = client_or_url
+        self.collection = collection
+        self.pipeline = pipeline
+        self.k = k
+        self.exact = exact
+        self.batch_size = batch_size
+        self.retries = retries
+        self.backoff = backoff
+        self.timeout = timeout
+        self.progress = progress
+        self.options = options
+
+    @property
+    def client(self) -> Any:
+        """The QdrantClient: as given, or made at first use."""
+        if isinstance(self.client_or_url, qdrant().QdrantClient):
+            return self.client_or_url
+        if getattr(self, "_client", None) is None:
+            self._client = make_client(self.client_or_url, self.timeout)
+        return self._client
+
+    def close(self) -> Self:
+        """Close the client that was made here, and with it the folder; the next use makes another.
+
+        Returns
+        -------
+        QdrantRetriever
+            This instance.
+
+        Raises
+        ------
+        RuntimeError
+            If the client cannot be closed.
+        """
+        client, self._client = getattr(self, "_client", None), None
+        if client is not None:
+            client.close()
+        return self
+
+    def fit(self, X: Any, y: Any = None, *, ids: Any = None, payload: Any = None) -> Self:
+        """Store a corpus: afterwards the collection holds these documents and no others.
+
+        Parameters
+        ----------
+        X : SearchTask, Items or array of shape (n_documents, d)
+            The corpus, or the task whose corpus it is. Items go through the pipeline; arrays are already fused.
+        y : None
+            Ignored.
+        ids : list of int, UUID or str, default=None
+            One a document; None takes row numbers.
+        payload : list of dict, default=None
+            Fields that are stored with each document, to filter by.
+
+        Returns
+        -------
+        QdrantRetriever
+            This instance.
+
+        Raises
+        ------
+        TypeError, ValueError, ConnectionError, RuntimeError
+            As said of the class; and if the collection holds documents of other ids (`add` adds to them). What
+            ``":memory:"`` held is dropped instead. Values are checked before anything is stored.
+        """
+        refuse_documents_as_y(y)
+        return self._store(X.corpus if isinstance(X, SearchTask) else X, encoder_of(X), ids, payload, anew=True)
+
+    def add(self, X: Any, ids: Any = None, payload: Any = None) -> Self:
+        """Store documents beside those that are there; ones of the same ids are replaced.
+
+        Parameters
+        ----------
+        X : Items or array of shape (n_documents, d)
+            Documents. Items go through the pipeline; arrays are already fused.
+        ids : list of int, UUID or str, default=None
+            One a document; None takes row numbers, from 0.
+        payload : list of dict, default=None
+            Fields that are stored with each document, to filter by.
+
+        Returns
+        -------
+        QdrantRetriever
+            This instance.
+
+        Raises
+        ------
+        TypeError, ValueError, ConnectionError, RuntimeError
+            As said of the class. Values are checked before anything is stored.
+        """
+        if isinstance(X, SearchTask):
+            raise TypeError("add takes documents; got a SearchTask: pass task.corpus, or the task to fit")
+        return self._store(X, encoder_of(X), ids, payload, anew=False)
+
+    def predict(self, X: Any) -> Array:
+        """Find the k nearest documents of each query, best first.
+
+        Parameters
+        ----------
+        X : SearchTask, Items or array of shape (n_queries, d)
+            As of kneighbors.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n_queries, k)
+            Ids of the documents: int64 where these are numbers, as rows are; else an array of objects.
+
+        Raises
+        ------
+        TypeError, ValueError, ConnectionError, NotFittedError
+            As said of the class.
+        """
+        return self.kneighbors(X)[1]
+
+    def kneighbors(self, X: Any, k: int | None = None, filter: Any = None) -> tuple[Array, Array]:
+        """Find the k nearest documents of each query, and how near they are.
+
+        Parameters
+        ----------
+        X : SearchTask, Items or array of shape (n_queries, d)
+            Queries. Items go through the pipeline; arrays are already fused. The corpus of a SearchTask is to be what
+            the collection holds, by row numbers: its size and some of its rows are compared.
+        k : int, default=None
+            Documents to return; None takes that of the retriever.
+        filter : dict or qdrant_client.models.Filter, default=None
+            Only documents whose fields have these values: ``{"kind": "image", "brand": ["A", "B"]}``.
+
+        Returns
+        -------
+        similarities : ndarray or Tensor of shape (n_queries, k)
+            Dot products, computed in float32; float64 where queries are.
+        ids : ndarray or Tensor of shape (n_queries, k)
+            Ids of the documents: int64 where these are numbers, as rows are; else an array of objects.
+
+        Raises
+        ------
+        TypeError, ValueError, ConnectionError, NotFittedError
+            As said of the class; and if the corpus of a SearchTask is not what the collection holds.
+        """
+        collection, k, condition = self._collection(), check_k(self.k if k is None else k), as_filter(filter)
+        given = self._fused(X.queries if isinstance(X, SearchTask) else X)
+        queries = _float32(given)
+        zero = check_values("queries", queries, row_norms(queries), allow_missing=False)
+        self._check_width(queries.shape[1], collection.open(self._fingerprints(encoder_of(X))))
+        warn_zero_rows({"queries": zero})
+        if isinstance(X, SearchTask):
+            self._refuse_other_corpus(collection, X.corpus)
+        similarities, names = collection.search(queries, k, condition, exact=bool(self.exact))
+        dtype = torch.float64 if str(given.dtype).endswith("float64") else torch.float32
+        scores, rows = torch.tensor(similarities, dtype=dtype), as_rows(names)
+        if isinstance(given, Tensor):
+            return scores.to(given.device), torch.from_numpy(rows).to(given.device) if rows.dtype != object else rows
+        return scores.numpy(), rows
+
+    def _store(self, X: Any, encoder: str | None, ids: Any, payload: Any, *, anew: bool) -> Self:
+        """Check all of a corpus, then store it batch by batch."""
+        documents, collection = X if isinstance(X, Items) else check_matrix(self, X, reset=True), self._collection()
+        names = names_of(ids, len(documents))
+        points = point_ids(names)
+        rows = payloads(payload, names, points, documents.kinds if isinstance(documents, Items) else None)
+        width, blocks = self._checked(documents)
+        if anew and self.client_or_url == ":memory:":
+            collection.drop()
+        self._check_width(width, collection.open(self._fingerprints(encoder), width, self.options))
+        if anew:
+            collection.refuse_other_documents(points)
+        collection.upsert(blocks, points, rows, self.batch_size, progress=self.progress)
+        remember_width(self, None, width)
+        return self
+
+    def _checked(self, documents: Any) -> tuple[int, Iterator[NDArray[np.float32]]]:
+        """Width and blocks of vectors, of which all have been looked at; but for the first they are made again."""
+        blocks = self._blocks(documents)
+        first = next(blocks)
+        deque(blocks, maxlen=0)
+        with_first = chain([first], self._blocks(documents, _BLOCK, again=True))
+        return int(first.shape[1]), with_first
+
+    def _blocks(self, documents: Any, start: int = 0, *, again: bool = False) -> Iterator[NDArray[np.float32]]:
+        """Vectors of some documents after the other; what was warned of once is not `again`."""
+        for at in range(start, len(documents), _BLOCK):
+            with warnings.catch_warnings() if again else nullcontext():
+                if again:
+                    warnings.simplefilter("ignore")
+                vectors = self._stored(documents, at)
+            yield vectors
+
+    def _stored(self, documents: Any, start: int) -> NDArray[np.float32]:
+        """The vectors of a block of documents as Qdrant keeps them."""
+        try:
+            vectors = _float32(self._fused(documents[start : start + _BLOCK]))
+            zero = check_values("corpus", vectors, row_norms(vectors), allow_missing=False)
+            if len(zero):
+                raise ValueError(
+                    f"corpus: zeros, or numbers too small to measure, throughout {few(zero)}; they have no direction, "
+                    "and Qdrant would rank them above all that is unlike a query: drop these rows"
+                )
+        except ValueError as error:
+            if start:
+                error.add_note(f"Rows are counted from row {start} of the documents.")
+            raise
+        return vectors
+
+    def _fused(self, X: Any) -> Array:
+        """One vector a row: of Items by the pipeline, of arrays as they are."""
+        if not isinstance(X, Items):
+            return check_matrix(self, X, reset=True)
+        if self.pipeline is None:
+            raise TypeError(
+                "QdrantRetriever compares one vector a row; got Items: give the fitted remover and fuser "
+                "(pipeline=), or put them before it in a Pipeline"
+            )
+        fused = self.pipeline.transform(X)
+        if isinstance(fused, Items):
+            raise TypeError("pipeline makes Items, not one vector a row: let it end in a MultimodalFuser")
+        return fused
+
+    def _refuse_other_corpus(self, collection: Collection, corpus: Any) -> None:
+        """The corpus of a task is to be what the collection holds."""
+        rows = np.unique(np.linspace(0, len(corpus) - 1, _SAMPLE).astype(int))
+        collection.refuse_other_corpus(len(corpus), rows.tolist(), _float32(self._fused(corpus[rows])))
+
+    def _fingerprints(self, encoder: str | None) -> Fingerprints:
+        """What makes the vectors here, of Items that know their encoder or not."""
+        if self.pipeline is None:
+            return Fingerprints(encoder, None)
+        return Fingerprints(encoder_fingerprint(self.pipeline) or encoder, pipeline_fingerprint(self.pipeline))
+
+    def _check_width(self, width: int, expected: int) -> None:
+        """Vectors of another width than the collection's are an error."""
+        if width != expected:
+            raise ValueError(
+                f"X has {width} features, but QdrantRetriever is expecting {expected} features as input, the width of "
+                f"collection {self.collection!r}"
+            )
+
+    def _collection(self) -> Collection:
+        """The collection, after errors for parameters that no request would survive."""
+        for name in ("exact", "progress"):
+            check_flag(name, getattr(self, name))
+        check_k(self.batch_size, name="batch_size")
+        if self.retries != 0:
+            check_k(self.retries, name="retries")
+        for name in ("backoff", "timeout"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not 0 <= float(value) < inf:
+                raise ValueError(f"{name} must be a number of seconds from 0 on; got {value!r}")
+        if not isinstance(self.collection, str) or not self.collection:
+            raise TypeError(f"collection must be the name of a collection; got {self.collection!r}")
+        return Collection(self.client, self.collection, int(self.retries), float(self.backoff))
+
+    def _doc_link_url_param_generator(self) -> dict[str, str]:
+        return {"name": f"{type(self).__module__}.{type(self).__name__}"}
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """What is fitted lies in the collection."""
+        return True
+
+    def __sklearn_clone__(self) -> Self:
+        """The same place and pipeline: a client cannot be copied, and the collection knows the pipeline as fitted."""
+        shared = ("client_or_url", "pipeline")
+        parameters = self.get_params(deep=False)
+        return type(self)(**{n: v if n in shared else clone(v, safe=False) for n, v in parameters.items()})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A pickle without the client."""
+        if not isinstance(self.client_or_url, str | os.PathLike):
+            raise TypeError("a QdrantClient cannot be pickled; give its URL or folder (client_or_url) instead")
+        return {name: value for name, value in super().__getstate__().items() if name != "_client"}
+
+
+def _float32(x: Array) -> NDArray[np.float32]:
+    """Vectors as Qdrant stores them; what float32 cannot hold becomes inf, and is found as such."""
+    if isinstance(x, Tensor):
+        return x.detach().to("cpu", torch.float32).numpy()
+    with np.errstate(over="ignore"):
+        return np.asarray(x, dtype=np.float32)

@@ -1,0 +1,766 @@
+"""QdrantRetriever on real Qdrants: embedded in memory and in a folder, and over HTTP with faults."""
+
+import pickle
+import threading
+import uuid
+
+import numpy as np
+import pytest
+import qdrant_client
+import torch
+from conftest import unit
+from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+from qdrant_rest import Server
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import Pipeline, make_pipeline
+
+from benchmarks import real_clip as benchmark
+from grclip import (
+    ExactRetriever,
+    Items,
+    ModalityGapRemover,
+    MultimodalFuser,
+    SearchTask,
+    load_pipeline,
+    pipeline_fingerprint,
+    save_pipeline,
+)
+from grclip.metrics import retrieval_scorer
+from grclip.scale import _qdrant_points, qdrant
+from grclip.scale.qdrant import QdrantRetriever
+
+ONE_SCALE = (ModalityGapRemover(), MultimodalFuser(equalize=True))
+
+
+@pytest.fixture
+def fused(mixed) -> Pipeline:
+    """What makes vectors of the documents of `mixed`."""
+    return make_pipeline(*map(clone, ONE_SCALE)).fit(*mixed)
+
+
+@pytest.fixture
+def task(mixed) -> SearchTask:
+    return mixed[0]
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def over_http(server, fused):
+    """A retriever that waits for hundredths of seconds where others wait for seconds."""
+    retriever = QdrantRetriever(server.url, "scenes", fused, batch_size=8, backoff=0.01, timeout=1)
+    yield retriever
+    retriever.close()
+
+
+def exact(pipeline, task, k=10):
+    vectors = pipeline.transform(task)
+    return ExactRetriever(k=k).fit(vectors).kneighbors(vectors.queries)
+
+
+def count(retriever):
+    return retriever.client.count(retriever.collection).count
+
+
+def points_of(retriever):
+    """Everything that the collection holds, by id."""
+    some, _ = retriever.client.scroll(retriever.collection, limit=10_000, with_vectors=True)
+    return {point.id: (point.vector, point.payload) for point in some}
+
+
+# What is found
+
+
+def test_rows_and_similarities_are_those_of_exact_search(task, fused):
+    similarities, rows = QdrantRetriever(pipeline=fused).fit(task).kneighbors(task.queries)
+    expected, expected_rows = exact(fused, task)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_allclose(similarities, expected, rtol=1e-5, atol=1e-6)
+    assert (rows.dtype, similarities.dtype) == (np.int64, expected.dtype)
+
+
+def test_as_the_last_step_of_a_pipeline_it_takes_what_the_steps_before_have_fused(mixed, fused):
+    task, qrels = mixed
+    alone = QdrantRetriever(pipeline=fused).fit(task).predict(task.queries)
+    last = Pipeline([*fused.steps, ("search", QdrantRetriever())]).fit(task, qrels)
+    np.testing.assert_array_equal(last.predict(task.queries), alone)
+    np.testing.assert_array_equal(last.predict(task), alone)
+    named = Pipeline([*fused.steps, ("search", QdrantRetriever(pipeline=fused))])
+    named["search"].fit(fused.transform(task))
+    np.testing.assert_array_equal(named.predict(task), alone)
+    metadata = named["search"].client.get_collection("grclip").config.metadata["grclip"]
+    assert metadata == {"schema": 1, "encoder": None, "calibrator": pipeline_fingerprint(fused)}
+
+
+def test_cross_validation_scores_it_as_exact_search(mixed):
+    scorer = retrieval_scorer("ndcg", k=10)
+    scores = [
+        cross_val_score(make_pipeline(*map(clone, ONE_SCALE), search), *mixed, scoring=scorer, cv=3)
+        for search in (ExactRetriever(), QdrantRetriever())
+    ]
+    np.testing.assert_array_equal(*scores)
+
+
+@pytest.mark.parametrize("method", ["means removed", "one scale"])
+def test_rows_on_real_clip_are_those_of_exact_search_but_for_rounding(real_clip, method):
+    captions, images = benchmark.flickr(real_clip)
+    pipeline = benchmark.fitted(method, benchmark.photos(real_clip))
+    assert_same_rows(pipeline, [benchmark.mixed(captions, images, trial) for trial in range(10)])
+
+
+def test_rows_on_real_clip_with_documents_that_are_there_twice(real_clip):
+    folder = real_clip / "design_patents1000_clip_vitb32"
+    text, image = (np.load(folder / f"{role}_embeddings.npy")[:400] for role in ("text", "image"))
+    task = SearchTask(Items({"query": text}), Items({"text": text, "image": image}))
+    pipeline = benchmark.fitted("one scale", task)
+    missing = np.full_like(text, np.nan)
+    corpus = Items({"text": np.concatenate([text, missing]), "image": np.concatenate([missing, image])})
+    assert_same_rows(pipeline, [SearchTask(Items({"query": text[:200]}), corpus)])
+
+
+def assert_same_rows(pipeline, tasks):
+    """Rows are equal; where two changed places, float32 cannot tell their similarities apart."""
+    for task in tasks:
+        vectors = pipeline.transform(task)
+        rows = QdrantRetriever(pipeline=pipeline).fit(task).predict(task.queries)
+        expected = ExactRetriever().fit(vectors).predict(vectors.queries)
+        queries, corpus = (np.asarray(side, dtype=float) for side in (vectors.queries, vectors.corpus))
+        found, best = (np.einsum("qd,qkd->qk", queries, corpus[some]) for some in (rows, expected))
+        assert (rows == expected).mean() >= 0.99
+        np.testing.assert_allclose(found, best, rtol=0, atol=1e-6)
+
+
+def test_equal_documents_are_ordered_by_row():
+    distinct = np.eye(4, dtype=np.float32)
+    corpus = distinct[[2, 0, 1, 0, 0, 3, 0, 2, 0, 0]]
+    retriever = QdrantRetriever(k=3).fit(corpus)
+    np.testing.assert_array_equal(retriever.predict(distinct[:1]), [[1, 3, 4]])
+    np.testing.assert_array_equal(retriever.predict(distinct), ExactRetriever(k=3).fit(corpus).predict(distinct))
+
+
+def test_tensors_in_tensors_out(task, fused):
+    vectors = fused.transform(task)
+    retriever = QdrantRetriever().fit(torch.from_numpy(np.asarray(vectors.corpus)))
+    similarities, rows = retriever.kneighbors(torch.from_numpy(np.asarray(vectors.queries)))
+    assert isinstance(similarities, torch.Tensor)
+    np.testing.assert_array_equal(rows.numpy(), exact(fused, task)[1])
+    named = QdrantRetriever(k=1).fit(torch.eye(2), ids=["a", "b"])
+    assert named.predict(torch.eye(2)).tolist() == [["a"], ["b"]]
+
+
+def test_many_queries_are_asked_in_several_requests(over_http, server, task, fused):
+    over_http.fit(task)
+    queries = task.queries[np.arange(150) % len(task)]
+    server.asked.clear()
+    found = over_http.predict(queries)
+    assert server.asked.count(("POST", "/collections/scenes/points/query/batch")) == 3
+    np.testing.assert_array_equal(found, exact(fused, task)[1][np.arange(150) % len(task)])
+
+
+# What is stored
+
+
+def test_points_hold_vector_kind_and_payload(task, fused):
+    payload = [{"brand": "AB"[i % 2], "price": i} for i in range(len(task.corpus))]
+    retriever = QdrantRetriever(pipeline=fused).add(task.corpus, payload=payload)
+    vectors = np.asarray(fused.transform(task.corpus), dtype=np.float32)
+    points = points_of(retriever)
+    assert list(points) == list(range(30))
+    for row, (vector, stored) in points.items():
+        assert vector == vectors[row].tolist()
+        kind = {"text+image": "image+text"}.get(task.corpus.kinds[row], task.corpus.kinds[row])
+        assert stored == {**payload[row], "kind": kind}
+    assert {stored["kind"] for _, stored in points.values()} == {"text", "image", "image+text"}
+    assert payload[0] == {"brand": "A", "price": 0}, "what the user gave is left as it was"
+    assert retriever.n_features_in_ == vectors.shape[1]
+
+
+@pytest.mark.parametrize("place", ["memory", "folder", "http"])
+def test_storing_again_changes_nothing(place, task, fused, tmp_path, server):
+    where = {"memory": ":memory:", "folder": tmp_path, "http": server.url}[place]
+    retriever = QdrantRetriever(where, pipeline=fused, batch_size=7).add(task.corpus)
+    before = points_of(retriever)
+    for _ in range(2):
+        retriever.add(task.corpus).add(task.corpus[:10])
+        retriever.fit(task)
+    assert points_of(retriever) == before
+    assert count(retriever) == len(task.corpus)
+    retriever.close()
+
+
+def test_ids_of_all_sorts_come_back_as_they_were_given():
+    known = uuid.UUID(int=7)
+    ids = [3, np.int64(5), known, str(uuid.UUID(int=8)), "shoe-17", "Ünïcode 👟", str(uuid.UUID(int=9)).upper() + "X"]
+    retriever = QdrantRetriever(k=1).fit(np.eye(7), ids=ids)
+    found = retriever.predict(np.eye(7))
+    assert found.dtype == object
+    assert found.ravel().tolist() == [3, 5, str(known), *ids[3:]]
+    again = QdrantRetriever(retriever.client).add(np.eye(7), ids=ids)
+    assert count(again) == 7
+    assert retriever.predict(np.eye(7)[:2]).dtype == np.int64
+
+
+def test_ids_beyond_int64_are_kept():
+    retriever = QdrantRetriever(k=1).fit(np.eye(2), ids=[2**64 - 1, 0])
+    assert retriever.predict(np.eye(2)).tolist() == [[2**64 - 1], [0]]
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        ([0, 1], ValueError, "ids has 2 entries, but there are 3 documents"),
+        ([4, 4, 5], ValueError, r"ids occur twice, again in 1 row \(1\)"),
+        ([0, 1, -1], ValueError, "-1 is no id"),
+        ([0, 1, 2**64], ValueError, "is no id"),
+        ([0, 1, True], ValueError, "True is no id"),
+        ([0, 1, 2.0], ValueError, "2.0 is no id"),
+        ([0, 1, ""], ValueError, "'' is no id"),
+        ("abc", TypeError, "ids must be a list"),
+        (3, TypeError, "ids must be a list"),
+    ],
+)
+def test_ids_that_are_none_are_errors_before_anything_is_stored(ids, error, message):
+    retriever = QdrantRetriever()
+    with pytest.raises(error, match=message):
+        retriever.add(np.eye(3), ids=ids)
+    assert not retriever.client.collection_exists("grclip")
+
+
+@pytest.mark.parametrize(
+    ("payload", "error", "message"),
+    [
+        ([{}], ValueError, "payload has 1 entries, but there are 30 documents"),
+        ({"brand": ["A"] * 30}, TypeError, "payload must be a list with one dict a document; got dict"),
+        ([{}] * 29 + ["A"], TypeError, r"payload\[29\] is 'A'"),
+        ([{}] * 3 + [{"kind": 1}] + [{}] * 26, ValueError, r"payload\[3\] has the field 'kind'"),
+        ([{"grclip_id": 1}] * 30, ValueError, r"payload\[0\] has the field 'grclip_id'"),
+    ],
+)
+def test_payloads_that_do_not_fit_are_errors(payload, error, message, task, fused):
+    with pytest.raises(error, match=message):
+        QdrantRetriever(pipeline=fused).add(task.corpus, payload=payload)
+
+
+def test_arrays_have_no_kind_and_leave_that_field_to_the_user():
+    retriever = QdrantRetriever(k=1).fit(np.eye(2), payload=[{"kind": "shoe"}, {"kind": "hat"}])
+    assert retriever.kneighbors(np.eye(2), filter={"kind": "hat"})[1].tolist() == [[1], [1]]
+
+
+def test_a_corpus_in_blocks_is_stored_as_in_one(task, fused, monkeypatch):
+    whole = points_of(QdrantRetriever(pipeline=fused).fit(task))
+    monkeypatch.setattr(qdrant, "_BLOCK", 7)
+    assert points_of(QdrantRetriever(pipeline=fused, batch_size=4).fit(task)) == whole
+
+
+def test_warnings_about_parts_of_a_large_corpus_come_once(task, fused, monkeypatch):
+    monkeypatch.setattr(qdrant, "_BLOCK", 10)
+    text, image = (np.array(task.corpus[role]) for role in ("text", "image"))
+    both = np.flatnonzero(task.corpus.kinds == "text+image")
+    text[both[both >= 10][0]] = 0
+    with pytest.warns(UserWarning, match="rows of zeros") as caught:
+        QdrantRetriever(pipeline=fused).fit(Items({"text": text, "image": image}))
+    assert len(caught) == 1
+
+
+def test_a_progress_bar_counts_documents(task, fused, capsys):
+    QdrantRetriever(pipeline=fused, progress=True).fit(task)
+    assert "30/30" in capsys.readouterr().err
+    QdrantRetriever(pipeline=fused).fit(task)
+    assert capsys.readouterr().err == ""
+
+
+# Filters
+
+
+def test_filters_leave_what_they_say(task, fused):
+    payload = [{"brand": "AB"[i % 2], "new": i < 15, "size": i % 3} for i in range(30)]
+    retriever = QdrantRetriever(pipeline=fused, k=3).fit(task, payload=payload)
+    kinds, row = task.corpus.kinds, np.arange(30)
+    numbers = models.Filter(must=[models.FieldCondition(key="size", range=models.Range(gte=1))])
+    for given, kept in [
+        ({"brand": "A"}, row % 2 == 0),
+        ({"brand": "A", "new": True}, (row % 2 == 0) & (row < 15)),
+        ({"size": [0, 2]}, row % 3 != 1),
+        ({"size": 1}, row % 3 == 1),
+        ({"kind": "image"}, kinds == "image"),
+        ({"kind": "text+image"}, kinds == "text+image"),
+        ({"kind": ("text", "image")}, kinds != "text+image"),
+        (numbers, row % 3 >= 1),
+        ({}, row >= 0),
+        (None, row >= 0),
+    ]:
+        vectors = fused.transform(task)
+        expected = np.flatnonzero(kept)[ExactRetriever(3).fit(vectors.corpus[kept]).predict(vectors.queries)]
+        np.testing.assert_array_equal(retriever.kneighbors(task.queries, filter=given)[1], expected)
+
+
+def test_a_filter_that_leaves_too_few_says_how_many(task, fused):
+    retriever = QdrantRetriever(pipeline=fused).fit(task, payload=[{"row": i} for i in range(30)])
+    with pytest.raises(ValueError, match="k=3 is larger than what the filter leaves of collection 'grclip', 2 doc"):
+        retriever.kneighbors(task.queries, k=3, filter={"row": [4, 5]})
+    with pytest.raises(ValueError, match="what the filter leaves of collection 'grclip', 0 documents"):
+        retriever.kneighbors(task.queries, filter={"row": 99})
+
+
+@pytest.mark.parametrize("given", [{"a": 0.5}, {"a": None}, {"a": []}, {"a": {"b": 1}}, "a", [("a", 1)]])
+def test_filters_that_are_none_are_errors(given):
+    with pytest.raises(TypeError, match="filter"):
+        QdrantRetriever(k=1).fit(np.eye(2)).kneighbors(np.eye(2), filter=given)
+
+
+# Fingerprints, distances and widths
+
+
+def other_calibrator(task, qrels):
+    return make_pipeline(ModalityGapRemover(), MultimodalFuser(alpha=0.9)).fit(task, qrels)
+
+
+@pytest.mark.parametrize("place", ["folder", "http"])
+def test_another_calibrator_neither_writes_nor_searches(place, mixed, fused, tmp_path, server):
+    task, qrels = mixed
+    where = {"folder": tmp_path, "http": server.url}[place]
+    writer = QdrantRetriever(where, "scenes", fused).fit(task)
+    before = points_of(writer)
+    writer.close()
+    other = other_calibrator(task, qrels)
+    names = f"{pipeline_fingerprint(fused)!r}, but the pipeline here is {pipeline_fingerprint(other)!r}"
+    for pipeline, message in [(other, names), (None, r"is unknown \(pipeline=None\)")]:
+        stranger = QdrantRetriever(where, "scenes", pipeline)
+        vectors = fused.transform(task)
+        for call in (stranger.fit, stranger.predict, lambda task, s=stranger: s.add(task.corpus)):
+            with pytest.raises(ValueError, match=message):
+                call(task if pipeline else vectors)
+        stranger.close()
+    assert points_of(writer) == before
+    writer.close()
+
+
+def test_the_calibrator_from_a_file_is_the_same(task, fused, tmp_path):
+    QdrantRetriever(tmp_path / "q", pipeline=fused).fit(task).close()
+    save_pipeline(fused, tmp_path / "calibrator.safetensors")
+    reader = QdrantRetriever(tmp_path / "q", pipeline=load_pipeline(tmp_path / "calibrator.safetensors"))
+    np.testing.assert_array_equal(reader.predict(task.queries), exact(fused, task)[1])
+    reader.close()
+
+
+def named(task, encoder):
+    return SearchTask(Items(task.queries, encoder=encoder), Items(task.corpus, encoder=encoder))
+
+
+def test_another_encoder_neither_writes_nor_searches(mixed):
+    task, qrels = mixed
+    one, two = (
+        make_pipeline(*map(clone, ONE_SCALE)).fit(named(task, encoder), qrels) for encoder in ("clip@1", "clip@2")
+    )
+    client = QdrantClient(":memory:")
+    writer = QdrantRetriever(client, pipeline=one).fit(named(task, "clip@1"))
+    assert client.get_collection("grclip").config.metadata["grclip"]["encoder"] == "clip@1"
+    with pytest.raises(ValueError, match=r"'clip@1', but these come from 'clip@2'"):
+        QdrantRetriever(client, pipeline=two).predict(named(task, "clip@2").queries)
+    with pytest.raises(ValueError, match=r"'clip@1', but these come from 'clip@2'"):
+        QdrantRetriever(client, pipeline=two).add(named(task, "clip@2").corpus)
+    with pytest.raises(ValueError, match=r"'clip@1', but these come from 'clip@2'"):
+        writer.add(named(task, "clip@2").corpus)
+    known = named(task, "clip@1")
+    np.testing.assert_array_equal(writer.predict(known), exact(one, known)[1])
+    client.close()
+
+
+@pytest.mark.filterwarnings("ignore:cannot check that one encoder")
+def test_the_encoder_of_items_counts_where_the_calibrator_does_not_know_its_own(task, fused):
+    client = QdrantClient(":memory:")
+    QdrantRetriever(client, pipeline=fused).fit(named(task, "clip@1"))
+    with pytest.raises(ValueError, match="holds vectors of encoder 'clip@1', but these come from 'clip@2'"):
+        QdrantRetriever(client, pipeline=fused).add(named(task, "clip@2").corpus)
+    client.close()
+
+
+@pytest.mark.parametrize("distance", ["Cosine", "Euclid", "Manhattan"])
+def test_other_distances_are_refused(distance, task, fused):
+    client = QdrantClient(":memory:")
+    client.create_collection("scenes", models.VectorParams(size=8, distance=models.Distance[distance.upper()]))
+    for call in (lambda r: r.fit(task), lambda r: r.predict(task.queries)):
+        with pytest.raises(ValueError, match=f"'scenes' compares by {distance}; expected Dot: .* which cosine undoes"):
+            call(QdrantRetriever(client, "scenes", fused))
+    assert client.count("scenes").count == 0
+    client.close()
+
+
+def test_collections_of_others_are_refused(task, fused):
+    dot = models.VectorParams(size=8, distance=models.Distance.DOT)
+    several = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
+    client = QdrantClient(":memory:")
+    for name, vectors, message in [
+        ("foreign", dot, "'foreign' has no fingerprints in its metadata"),
+        ("named", {"image": dot}, "'named' has named or several vectors"),
+        ("several", dot.model_copy(update={"multivector_config": several}), "'several' has named or several vectors"),
+    ]:
+        client.create_collection(name, vectors)
+        with pytest.raises(ValueError, match=message):
+            QdrantRetriever(client, name, fused).fit(task)
+    client.close()
+
+
+def test_a_server_that_keeps_no_metadata_is_refused(task, fused):
+    server = Server(version="1.15.4")
+    with pytest.raises(RuntimeError, match=r"Qdrant 1.15.4 keeps no metadata .* version 1.16 and newer do"):
+        QdrantRetriever(server.url, pipeline=fused).fit(task)
+    assert not server.qdrant.collection_exists("grclip")
+    server.close()
+
+
+def test_another_width_is_an_error(rng):
+    client = QdrantClient(":memory:")
+    retriever = QdrantRetriever(client, k=1).fit(unit(rng.normal(size=(5, 8))))
+    message = "X has 6 features, but QdrantRetriever is expecting 8 features as input, the width of collection 'grclip'"
+    for call in (retriever.fit, retriever.add, retriever.predict):
+        with pytest.raises(ValueError, match=message):
+            call(unit(rng.normal(size=(5, 6))))
+    assert retriever.n_features_in_ == 8
+    client.close()
+
+
+def test_options_reach_the_collection(server, task, fused):
+    sent = []
+    create = server.create
+    server.create = lambda name, body: sent.append(body) or create(name, body)
+    QdrantRetriever(server.url, pipeline=fused, options={"shard_number": 3, "on_disk_payload": True}).fit(task).close()
+    assert (sent[0]["shard_number"], sent[0]["on_disk_payload"]) == (3, True)
+    assert sent[0]["vectors"]["distance"] == "Dot"
+
+
+@pytest.mark.parametrize(("given", "sent"), [(False, False), (True, True)])
+def test_exact_search_is_asked_for(given, sent, over_http, server, task, monkeypatch):
+    asked = []
+    batch = server.qdrant.query_batch_points
+    monkeypatch.setattr(server.qdrant, "query_batch_points", lambda name, some: asked.extend(some) or batch(name, some))
+    over_http.set_params(exact=given).fit(task).predict(task.queries)
+    assert {one.params.exact for one in asked} == {sent}
+
+
+# Values
+
+
+def test_values_that_cannot_be_compared_are_errors_before_anything_is_stored(rng, monkeypatch):
+    monkeypatch.setattr(qdrant, "_BLOCK", 4)
+    good = unit(rng.normal(size=(9, 8)))
+    broken = {np.nan: "NaN in", np.inf: "inf in", 1e300: "inf in", 1e30: "numbers too large", 0: "zeros, or"}
+    for value, message in broken.items():
+        bad = good.copy()
+        bad[6] = value
+        retriever = QdrantRetriever(k=1)
+        with pytest.raises(ValueError, match=rf"corpus: {message} .*1 row \(2\)") as caught:
+            retriever.fit(bad)
+        assert caught.value.__notes__ == ["Rows are counted from row 4 of the documents."]
+        assert not retriever.client.collection_exists("grclip")
+        retriever.fit(good)
+        if value:
+            with pytest.raises(ValueError, match=rf"queries: {message} .*1 row \(6\)"):
+                retriever.predict(bad)
+    with pytest.warns(UserWarning, match="queries: 1 row"):
+        retriever.predict(bad)
+
+
+def test_a_row_that_is_partly_missing_is_an_error(task, fused):
+    text = np.array(task.corpus["text"])
+    text[np.flatnonzero(np.isfinite(text[:, 0]))[2], 1] = np.nan
+    retriever = QdrantRetriever(pipeline=fused)
+    with pytest.raises(ValueError, match="role 'text': NaN beside numbers"):
+        retriever.fit(task.corpus.replace({"text": text}))
+    assert not retriever.client.collection_exists("grclip")
+
+
+def test_k_beyond_the_corpus_is_an_error():
+    retriever = QdrantRetriever(k=3).fit(np.eye(2))
+    with pytest.raises(ValueError, match="k=3 is larger than collection 'grclip', 2 documents"):
+        retriever.predict(np.eye(2))
+    for k in (0, -1, 1.5, "3", True):
+        with pytest.raises(ValueError, match="k must be a whole number of at least 1"):
+            retriever.kneighbors(np.eye(2), k=k)
+    assert retriever.kneighbors(np.eye(2), k=2)[1].shape == (2, 2)
+
+
+def test_an_index_that_misses_documents_is_told_apart_from_k_beyond_the_corpus(over_http, server, task, monkeypatch):
+    over_http.fit(task)
+    batch = server.qdrant.query_batch_points
+    few = models.QueryRequest
+    monkeypatch.setattr(
+        server.qdrant,
+        "query_batch_points",
+        lambda name, some: batch(name, [few(query=one.query, limit=4) for one in some]),
+    )
+    with pytest.raises(ValueError, match="a query found 4 of 30 documents in Qdrant's index; ask with exact=True"):
+        over_http.predict(task.queries)
+
+
+def test_items_need_a_pipeline_that_fuses(task, fused):
+    with pytest.raises(TypeError, match="one vector a row; got Items: give the fitted remover and fuser"):
+        QdrantRetriever().fit(task)
+    with pytest.raises(TypeError, match="pipeline makes Items, not one vector a row"):
+        QdrantRetriever(pipeline=fused[:1]).fit(task)
+    with pytest.raises(NotFittedError):
+        QdrantRetriever(pipeline=make_pipeline(*map(clone, ONE_SCALE))).fit(task)
+    with pytest.raises(TypeError, match="add takes documents; got a SearchTask"):
+        QdrantRetriever(pipeline=fused).add(task)
+    with pytest.raises(TypeError, match="y is Items"):
+        QdrantRetriever(pipeline=fused).fit(task.queries, task.corpus)
+
+
+def test_a_task_whose_corpus_is_another_is_an_error(mixed, fused):
+    task, _ = mixed
+    retriever = QdrantRetriever(pipeline=fused).fit(task)
+    message = "the corpus of the task is not what collection 'grclip' holds under its row numbers"
+    for corpus in (task.corpus[:20], task.corpus[::-1]):
+        with pytest.raises(ValueError, match=message):
+            retriever.predict(SearchTask(task.queries, corpus))
+    other = QdrantRetriever(pipeline=fused).fit(task, ids=[f"d{i}" for i in range(30)])
+    with pytest.raises(ValueError, match=message):
+        other.predict(task)
+    assert other.predict(task.queries)[0, 0].startswith("d")
+
+
+def test_fit_refuses_documents_of_others_and_add_adds_to_them(tmp_path):
+    retriever = QdrantRetriever(tmp_path, k=1).fit(np.eye(5))
+    with pytest.raises(ValueError, match="holds 3 documents of other ids; use add"):
+        retriever.fit(np.eye(5)[:2])
+    assert count(retriever) == 5
+    retriever.add(np.eye(5)[:2], ids=[7, 8])
+    assert count(retriever) == 7
+    retriever.close()
+    memory = QdrantRetriever(k=1).fit(np.eye(5)).fit(np.eye(3))
+    assert count(memory) == 3
+
+
+def test_nothing_to_search_is_an_error():
+    with pytest.raises(NotFittedError, match="there is no collection 'shoes'; fit or add documents first"):
+        QdrantRetriever(collection="shoes").predict(np.eye(2))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error"),
+    [
+        ({"exact": 1}, TypeError),
+        ({"progress": "yes"}, TypeError),
+        ({"batch_size": 0}, ValueError),
+        ({"retries": -1}, ValueError),
+        ({"backoff": -1.0}, ValueError),
+        ({"backoff": float("nan")}, ValueError),
+        ({"timeout": None}, ValueError),
+        ({"collection": ""}, TypeError),
+        ({"client_or_url": 3}, TypeError),
+        ({"client_or_url": "localhost:6333"}, ValueError),
+        ({"client_or_url": "grpc://localhost"}, ValueError),
+    ],
+)
+def test_parameters_that_are_none_are_errors_that_name_them(parameters, error, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=next(iter(parameters))):
+        QdrantRetriever(**parameters).fit(np.eye(2))
+    assert not list(tmp_path.iterdir())
+
+
+# In the manner of scikit-learn
+
+
+def test_the_constructor_stores_and_clones_share_client_and_pipeline(fused, tmp_path):
+    retriever = QdrantRetriever(tmp_path / "none", "scenes", fused, k=4, options={"shard_number": 2})
+    assert not (tmp_path / "none").exists()
+    copy = clone(retriever)
+    assert copy.get_params(deep=False) == retriever.get_params(deep=False)
+    assert copy.pipeline is fused
+    assert copy.options is not retriever.options
+    client = QdrantClient(":memory:")
+    assert clone(QdrantRetriever(client)).client is client
+    client.close()
+    assert "grclip.scale.qdrant.QdrantRetriever" in retriever._repr_html_()
+
+
+def test_a_pickle_holds_the_place_and_no_client(task, fused, tmp_path):
+    retriever = QdrantRetriever(tmp_path, "scenes", fused).fit(task)
+    expected = retriever.predict(task.queries)
+    stored = pickle.dumps(retriever)
+    retriever.close()
+    again = pickle.loads(stored)
+    np.testing.assert_array_equal(again.predict(task.queries), expected)
+    again.close()
+    with pytest.raises(TypeError, match="a QdrantClient cannot be pickled; give its URL or folder"):
+        pickle.dumps(QdrantRetriever(qdrant_client.QdrantClient(":memory:")))
+
+
+def test_a_folder_is_closed_and_opened_again(task, fused, tmp_path):
+    retriever = QdrantRetriever(tmp_path, "scenes", fused).fit(task)
+    second = QdrantRetriever(str(tmp_path), "scenes", fused)
+    with pytest.raises(RuntimeError, match="already accessed by another instance"):
+        second.predict(task.queries)
+    assert retriever.close() is retriever
+    np.testing.assert_array_equal(second.predict(task.queries), exact(fused, task)[1])
+    second.close().close()
+    assert count(retriever) == 30
+    retriever.close()
+
+
+def test_the_limit_of_embedded_collections_is_told(rng):
+    corpus = unit(rng.normal(size=(20_001, 2))).astype(np.float32)
+    with pytest.warns(UserWarning, match="Local mode is not recommended for collections with more than 20,000 points"):
+        retriever = QdrantRetriever(k=1, batch_size=5000).fit(corpus)
+    assert count(retriever) == 20_001
+
+
+# A server that fails
+
+
+def test_over_http_all_is_as_embedded(over_http, task, fused):
+    over_http.fit(task)
+    similarities, rows = over_http.kneighbors(task)
+    expected, expected_rows = exact(fused, task)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_allclose(similarities, expected, rtol=1e-5, atol=1e-6)
+    found = over_http.kneighbors(task.queries, k=2, filter={"kind": "image"})[1]
+    assert (task.corpus.kinds[found] == "image").all()
+
+
+@pytest.mark.parametrize("fault", [500, 502, 503, "close", "lost", "slow"])
+def test_each_request_is_repeated_where_it_may_pass(fault, over_http, server, task, fused):
+    n = 4 if fault != "slow" else 1
+    server.faults += [fault] * n
+    over_http.add(task.corpus)
+    server.faults += [None, None, fault]
+    over_http.add(task.corpus[:9])
+    server.faults += [fault] * n
+    np.testing.assert_array_equal(over_http.predict(task.queries), exact(fused, task)[1])
+    assert not server.faults
+    assert points_of(over_http) == points_of(QdrantRetriever(pipeline=fused).fit(task))
+
+
+def test_every_request_of_a_job_may_fail_once(over_http, server, task, fused):
+    for fault in (503, "close", "lost"):
+        over_http.collection = f"scenes-{fault}"
+        server.faults += [fault, None] * 20
+        rows = over_http.fit(task).predict(task)
+        server.faults.clear()
+        np.testing.assert_array_equal(rows, exact(fused, task)[1])
+        assert count(over_http) == 30
+
+
+def test_a_server_that_goes_away_and_comes_back(over_http, server, task, fused):
+    over_http.set_params(backoff=0.05, batch_size=2)
+    over_http.add(task.corpus[:2])
+    upsert = server.qdrant.upsert
+
+    def stumble(*given, **options):
+        """After a few batches the server is gone for a while."""
+        server.qdrant.upsert = upsert
+        threading.Thread(target=away).start()
+        return upsert(*given, **options)
+
+    def away():
+        server.down()
+        threading.Event().wait(0.4)
+        server.up()
+
+    server.qdrant.upsert = stumble
+    over_http.fit(task)
+    assert count(over_http) == 30
+    np.testing.assert_array_equal(over_http.predict(task.queries), exact(fused, task)[1])
+
+
+def test_a_server_that_stays_away_leaves_word_of_what_is_stored_and_calling_again_finishes(
+    over_http, server, task, fused
+):
+    over_http.set_params(retries=2)
+    server.faults += [None] * 4 + [None, None] + [503] * 3  # look up, exists, version, create, look up; two batches
+    over_http.batch_size = 10
+    with pytest.raises(ConnectionError, match=r"asked 3 times over 0.03 s \(.*503.*\); 10 of 30 documents are stored"):
+        over_http.add(task.corpus)
+    assert count(over_http) == 10
+    assert over_http.add(task.corpus) is over_http
+    assert points_of(over_http) == points_of(QdrantRetriever(pipeline=fused).fit(task))
+
+
+def test_searching_a_server_that_is_not_there(server, fused, task):
+    server.down()
+    retriever = QdrantRetriever(server.url, pipeline=fused, retries=1, backoff=0.01)
+    with pytest.raises(ConnectionError, match=r"Qdrant did not answer, asked 2 times over 0\.01 s"):
+        retriever.predict(task.queries)
+    retriever.retries = 0
+    with pytest.raises(ConnectionError, match="asked 1 times over 0 s"):
+        retriever.predict(task.queries)
+    server.up()
+    with pytest.raises(NotFittedError):
+        retriever.predict(task.queries)
+    retriever.close()
+
+
+def test_grpc_is_waited_for_too(server, task, fused):
+    client = QdrantClient(
+        "127.0.0.1", grpc_port=server.port, prefer_grpc=True, check_compatibility=False, timeout=1
+    )  # a port that speaks no gRPC
+    with pytest.raises(ConnectionError, match="asked 2 times"):
+        QdrantRetriever(client, pipeline=fused, retries=1, backoff=0.01).predict(task.queries)
+    client.close()
+
+
+@pytest.mark.parametrize("fault", [400, 401, 403, 422, 429])
+def test_what_the_server_refuses_is_not_repeated(fault, over_http, server, task):
+    over_http.fit(task)
+    server.asked.clear()
+    server.faults += [None, fault]
+    with pytest.raises(UnexpectedResponse, match=str(fault)) as caught:
+        over_http.add(task.corpus)
+    assert caught.value.__notes__ == ["0 of 30 documents are stored in 'scenes'; call again to store all of them"]
+    assert len(server.asked) == 2
+
+
+def test_an_answer_that_makes_no_sense_is_not_repeated(over_http, server, task):
+    over_http.fit(task)
+    server.asked.clear()
+    server.faults += [None, "nonsense"]
+    with pytest.raises(ResponseHandlingException):
+        over_http.add(task.corpus)
+    assert len(server.asked) == 2
+
+
+def test_payload_that_is_no_json_is_an_error_with_what_is_stored(over_http, task):
+    with pytest.raises(Exception, match="serializ") as caught:
+        over_http.add(task.corpus, payload=[{}] * 29 + [{"made": object()}])
+    assert caught.value.__notes__ == ["24 of 30 documents are stored in 'scenes'; call again to store all of them"]
+
+
+def test_two_writers_of_the_same_ids_leave_one_copy(server, task, fused):
+    writers = [QdrantRetriever(server.url, "scenes", fused, batch_size=3, backoff=0.01) for _ in range(2)]
+    server.faults += [None, 503] * 6
+    threads = [threading.Thread(target=writer.fit, args=(task,)) for writer in writers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert points_of(writers[0]) == points_of(QdrantRetriever(pipeline=fused).fit(task))
+    np.testing.assert_array_equal(writers[1].predict(task.queries), exact(fused, task)[1])
+    for writer in writers:
+        writer.close()
+
+
+def test_a_collection_is_taken_that_was_created_though_the_answer_was_lost(over_http, server, task):
+    server.faults += [None, None, None, "lost"]
+    over_http.fit(task)
+    assert server.asked.count(("PUT", "/collections/scenes")) == 2
+    assert count(over_http) == 30
+
+
+def test_a_collection_that_cannot_be_made_is_an_error(over_http, server, task):
+    server.faults += [None, None, None, 403]
+    with pytest.raises(UnexpectedResponse, match="403"):
+        over_http.fit(task)
+    assert not server.qdrant.collection_exists("scenes")
+
+
+def test_names_of_points_are_what_they_were():
+    assert _qdrant_points.point_id("shoe-17") == "e337d5ae-c4ec-50b7-b698-c5aec3bb853b"
