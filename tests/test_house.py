@@ -126,7 +126,7 @@ def test_importing_grclip_loads_nothing_heavy():
         "huggingface_hub",
     ]
     ours = "grclip, grclip.encoders, grclip.cli, grclip.datasets, grclip.diagnostics, grclip.plots, grclip._report"
-    ours += ", grclip.retrofit, grclip.scale.faiss"
+    ours += ", grclip.retrofit, grclip.scale.faiss, grclip.scale.qdrant"
     alone = "import sys; sys.modules['pandas'] = None"  # scikit-learn loads it where it is there, and it loads pyarrow
     code = f"{alone}; import {ours}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
@@ -148,6 +148,9 @@ def public():
             elif inspect.isclass(value) and value.__module__.startswith("grclip"):
                 yield f"{value.__module__}.{name}"
                 yield from members(value)
+    for owner in (grclip.scale.qdrant.QdrantRetriever,):  # modules that are imported by name, where they are used
+        yield f"{owner.__module__}.{owner.__name__}"
+        yield from members(owner)
     yield from members(BaseEncoder)
     yield from members(BaseRetriever)
     yield from members(CurveDisplay)
@@ -170,6 +173,7 @@ SHORT = {
     "shape",
     "kinds",
     "fingerprint",
+    "client",
     "release_models",
     "rows",
     "notes",
@@ -317,6 +321,14 @@ def test_the_blocks_of_the_page_on_files_run_one_after_the_other(capsys):
     assert n_blocks == 2
     assert "['degap', 'fuse'] True ViT-B-32/openai\n{'text': 300, 'image': 300}\n" in capsys.readouterr().out
     assert names["fingerprint"].startswith("grclip@")
+
+
+def test_the_blocks_of_the_qdrant_page_run_one_after_the_other(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    n_blocks, names = run_blocks("scale_qdrant.md")
+    assert n_blocks == 2
+    assert "image+text" in capsys.readouterr().out
+    names["retriever"].close()
 
 
 def test_the_blocks_of_the_diagnostics_page_run_one_after_the_other(capsys, tmp_path, monkeypatch):

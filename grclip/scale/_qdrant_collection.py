@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from grclip.scale._qdrant_points import NAME, found
 from grclip.scale._qdrant_server import Fingerprints, check_collection, check_version, metadata_of, patiently, qdrant
