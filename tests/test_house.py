@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpydoc.docscrape
 import numpydoc.validate
 import pytest
+from sklearn.utils._metadata_requests import RequestMethod
 
 import grclip
 import grclip.cli
@@ -158,7 +159,8 @@ def public():
 
 def members(owner):
     for name, item in vars(owner).items():
-        if not name.startswith("_") and (inspect.isroutine(item) or isinstance(item, property | classmethod)):
+        public = not name.startswith("_") and not isinstance(item, RequestMethod)  # which scikit-learn adds
+        if public and (inspect.isroutine(item) or isinstance(item, property | classmethod)):
             yield f"{owner.__module__}.{owner.__name__}.{name}"
 
 

@@ -100,6 +100,16 @@ def test_as_the_last_step_of_a_pipeline_it_takes_what_the_steps_before_have_fuse
     assert metadata == {"schema": 1, "encoder": None, "calibrator": pipeline_fingerprint(fused)}
 
 
+def test_ids_and_payload_reach_it_through_a_pipeline(mixed, fused):
+    task, qrels = mixed
+    pipeline = Pipeline([*fused.steps, ("search", QdrantRetriever(k=1))])
+    fields = [{"even": i % 2 == 0} for i in range(30)]
+    pipeline.fit(task, qrels, search__ids=[f"d{i}" for i in range(30)], search__payload=fields)
+    queries = fused.transform(task.queries)
+    found = pipeline["search"].kneighbors(queries, filter={"even": True})[1].ravel()
+    assert {int(name[1:]) % 2 for name in found} == {0}
+
+
 def test_cross_validation_scores_it_as_exact_search(mixed):
     scorer = retrieval_scorer("ndcg", k=10)
     scores = [
