@@ -757,6 +757,19 @@ def test_a_collection_is_taken_that_was_created_though_the_answer_was_lost(over_
     assert count(over_http) == 30
 
 
+def test_a_collection_is_taken_that_appears_between_two_questions(over_http, server, task, fused):
+    over_http.fit(task)
+    server.faults += [404]
+    np.testing.assert_array_equal(over_http.predict(task.queries), exact(fused, task)[1])
+
+
+def test_a_server_that_goes_away_before_the_collection_is_made(over_http, server, task):
+    server.faults += [None, None, None, 503]
+    with pytest.raises(ConnectionError, match="asked 1 times"):
+        over_http.set_params(retries=0).fit(task)
+    assert not server.qdrant.collection_exists("scenes")
+
+
 def test_a_collection_that_cannot_be_made_is_an_error(over_http, server, task):
     server.faults += [None, None, None, 403]
     with pytest.raises(UnexpectedResponse, match="403"):
