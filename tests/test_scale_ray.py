@@ -1,0 +1,461 @@
+"""grclip.scale.ray on a local Ray cluster of two workers."""
+
+import io
+import os
+import signal
+import sys
+import tempfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import Pipeline, make_pipeline
+
+from grclip import ExactRetriever, Items, ModalityGapRemover, MultimodalFuser, pipeline_fingerprint
+from grclip.datasets import make_scenes
+from grclip.encoders import OpenCLIPEncoder, release_models
+from grclip.scale._arrow import as_lists, one_name, raw_values, vectors, where
+from grclip.scale._blocks import Encoder, fit_block, transform_batch
+from grclip.scale.ray import encode, fit, to_items, transform
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning:ray.data.context"
+)  # of options that Ray itself sets
+
+COLUMNS = {"text": "text_embedding", "image": "image_embedding"}
+N, D = 600, 24
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        ray.init(
+            num_cpus=2,
+            num_gpus=1,  # a slot that Ray hands out, whether or not there is a device
+            include_dashboard=False,
+            object_store_memory=80 * 2**20,
+            configure_logging=False,
+            log_to_driver=False,
+            _temp_dir=folder,
+        )
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        yield
+        ray.shutdown()
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def make_table(rng, n=N, dtype=np.float32, encoder="model@1"):
+    """Texts, images and both by turns, far from one another, in a random order of ids."""
+    text, image = ((rng.normal(size=(n, D)) + shift).astype(dtype) for shift in rng.normal(size=(2, D)))
+    text[1::3] = image[::3] = np.nan
+    columns = {"text_embedding": as_lists(text), "image_embedding": as_lists(image), "encoder": [encoder] * n}
+    return pa.table({"id": rng.permutation(n), **columns})
+
+
+@pytest.fixture
+def table(rng):
+    return make_table(rng)
+
+
+def items_of(table, encoder="model@1"):
+    return Items({role: vectors(table.column(name), name) for role, name in COLUMNS.items()}, encoder=encoder)
+
+
+def fitted(table):
+    return make_pipeline(ModalityGapRemover(), MultimodalFuser(alpha=0.3)).fit(items_of(table))
+
+
+def blocks(table, n):
+    """A dataset of n blocks of unequal sizes."""
+    ends = [0, *sorted(np.random.default_rng(n).choice(np.arange(1, len(table)), n - 1, replace=False)), len(table)]
+    return ray.data.from_arrow([table[a:b] for a, b in zip(ends, ends[1:], strict=False)])
+
+
+def by_id(dataset):
+    return pa.concat_tables(ray.get(dataset.to_arrow_refs())).sort_by("id")
+
+
+def kill_once(flag, at=N // 2):
+    """A step that kills the worker it runs in when it first sees a row."""
+
+    def step(batch):
+        if at in batch["id"] and not os.path.exists(flag):
+            open(flag, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return batch
+
+    return step
+
+
+# Columns
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_arrays_survive_as_lists(rng, dtype):
+    x = rng.normal(size=(7, 3)).astype(dtype)
+    x[[0, 4]] = np.nan
+    column = pa.chunked_array([as_lists(x)[1:4], as_lists(x)[4:]])
+    assert column.type == pa.list_(pa.from_numpy_dtype(dtype), 3)
+    assert column.null_count == 1
+    np.testing.assert_array_equal(vectors(column, "c"), x[1:])
+    assert vectors(column, "c").dtype == dtype
+
+
+def test_lists_of_one_length_and_tensors_are_read_too(rng):
+    x = rng.normal(size=(3, 2))
+    lists = pa.chunked_array([pa.array([None, *x.tolist()], pa.list_(pa.float64()))])
+    np.testing.assert_array_equal(vectors(lists, "c"), [[np.nan, np.nan], *x])
+    tensors = pa.chunked_array([pa.FixedShapeTensorArray.from_numpy_ndarray(x)])
+    np.testing.assert_array_equal(vectors(tensors, "c"), x)
+    assert vectors(pa.chunked_array([pa.nulls(3)]), "c") is None
+
+
+@pytest.mark.parametrize(
+    ("column", "error", "told"),
+    [
+        (
+            pa.array([[1.0, 2.0], None, [1.0]]),
+            ValueError,
+            r"column 'c' has vectors of 2 numbers, but of 1 in 1 row \(2\)",
+        ),
+        (pa.array([[1, 2]], pa.list_(pa.int8(), 2)), TypeError, "column 'c' has type fixed_size_list.*int8"),
+        (pa.array(["a"]), TypeError, "column 'c' has type string; expected lists of float16"),
+    ],
+)
+def test_columns_that_hold_no_vectors_are_errors(column, error, told):
+    with pytest.raises(error, match=told):
+        vectors(pa.chunked_array([column]), "c")
+
+
+def test_a_null_inside_a_vector_is_told_with_its_id():
+    column = pa.array([[1.0, 2.0], [None, 3.0], None, [1.0, 1.0]], pa.list_(pa.float32(), 2))
+    table = pa.table({"v": column, "id": ["a", "b", "c", "d"]})
+    told = where(table, {"text": "v"}, "id")
+    assert "columns 'v' ('text')" in told
+    assert told.endswith("'id' of rows that cannot be used: 'b', 'c'")
+    assert where(table[3:], {"text": "v"}, "id").endswith("'id' of its first row: 'd'")
+    assert where(table.drop_columns("v"), {"text": "v"}, "id").endswith("'id' of its first row: 'a'")
+
+
+def test_a_column_of_fingerprints_has_one_or_none():
+    assert one_name(pa.table({"e": ["a", None, "a"]}), "e") == "a"
+    assert one_name(pa.table({"e": pa.nulls(2, pa.string())}), "e") is None
+    assert one_name(pa.table({"e": ["a"]}), "f") is one_name(pa.table({"e": ["a"]}), None) is None
+    with pytest.raises(ValueError, match="names two encoders, 'a' and 'b'"):
+        one_name(pa.table({"e": ["b", "a"]}), "e")
+    with pytest.raises(TypeError, match="holds 1; expected fingerprints"):
+        one_name(pa.table({"e": [1]}), "e")
+
+
+# Fitting
+
+
+@pytest.mark.parametrize("n_blocks", [1, 2, 5])
+def test_fit_on_blocks_equals_one_fit(cluster, table, n_blocks):
+    expected = ModalityGapRemover().fit(items_of(table))
+    found = fit(blocks(table, n_blocks))
+    assert found.n_samples_seen_ == expected.n_samples_seen_ == {"text": 400, "image": 400}
+    assert found.encoder_ == "model@1"
+    for role, mean in expected.means_.items():
+        np.testing.assert_allclose(found.means_[role], mean, rtol=0, atol=1e-12)
+
+
+def test_fit_does_not_depend_on_the_order_of_blocks(cluster, table):
+    parts = [table[start : start + 100] for start in range(0, N, 100)]
+    one, other = fit(ray.data.from_arrow(parts)), fit(ray.data.from_arrow(parts[::-1]))
+    assert pipeline_fingerprint(one) == pipeline_fingerprint(other)
+
+
+def test_blocks_may_lack_a_part_or_any_row(cluster, table):
+    lone = table.slice(2, 1).set_column(2, "image_embedding", pa.nulls(1))
+    empty = table.slice(0, 2).set_column(1, "text_embedding", pa.nulls(2, table.schema.field(1).type))
+    empty = empty.set_column(2, "image_embedding", pa.nulls(2, table.schema.field(2).type))
+    found = fit(ray.data.from_arrow([table, empty]))
+    assert found.n_samples_seen_ == {"text": 400, "image": 400}
+    assert fit(ray.data.from_arrow([lone])).n_samples_seen_ == {"text": 1}
+    with pytest.raises(ValueError, match="no row to learn a mean from in 'text_embedding', 'image_embedding'"):
+        fit(ray.data.from_arrow([empty]))
+
+
+def test_a_worker_killed_in_fit_counts_nothing_twice(cluster, table, tmp_path):
+    steps = blocks(table, 5).map_batches(kill_once(tmp_path / "killed"), batch_size=20)
+    found = fit(steps)
+    assert (tmp_path / "killed").exists()
+    expected = ModalityGapRemover().fit(items_of(table))
+    assert found.n_samples_seen_ == expected.n_samples_seen_
+    for role, mean in expected.means_.items():
+        np.testing.assert_allclose(found.means_[role], mean, rtol=0, atol=1e-12)
+
+
+def broken(table, row, values):
+    x = vectors(table.column("text_embedding"), "").copy()
+    x[row, : len(values)] = values
+    return table.set_column(1, "text_embedding", as_lists(x))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "told"),
+    [
+        (
+            lambda t: broken(t, 6, [np.nan]),
+            ValueError,
+            r"'text': NaN beside numbers in 1 row \(6\).*'text_embedding'.*{id}",
+        ),
+        (
+            lambda t: broken(t, 6, [np.inf]),
+            ValueError,
+            r"'text': inf in 1 row \(6\).*'text_embedding'.*cannot be used: {id}",
+        ),
+        (
+            lambda t: t.set_column(1, "text_embedding", as_lists(np.ones((N, 3), np.float32))),
+            ValueError,
+            "role 'image' has 24 features, but role 'text' has 3.*'image_embedding'",
+        ),
+        (
+            lambda t: t.set_column(1, "text_embedding", [["a"] * N]),
+            TypeError,
+            "column 'text_embedding' has type string",
+        ),
+        (
+            lambda t: t.set_column(3, "encoder", [["model@2"] * 9 + ["model@1"] * (N - 9)]),
+            ValueError,
+            "column 'encoder' names two encoders, 'model@1' and 'model@2'",
+        ),
+    ],
+)
+def test_what_cannot_be_fitted_is_told_with_column_and_rows(cluster, table, spoil, error, told):
+    bad = spoil(table)
+    with pytest.raises(error, match=told.replace("{id}", str(table.column("id")[6]))):
+        fit(ray.data.from_arrow([bad]), id_column="id")
+
+
+def test_blocks_of_two_widths_or_encoders_are_errors(cluster, table, rng):
+    other = make_table(rng, encoder="model@2")
+    with pytest.raises(ValueError, match="column 'encoder' names two encoders, 'model@1' and 'model@2'"):
+        fit(ray.data.from_arrow([table, other]))
+    narrow = table.select(["id"]).append_column("text_embedding", as_lists(np.ones((N, 3), np.float32)))
+    with pytest.raises(ValueError, match="n_features_in_ is"):
+        fit(ray.data.from_arrow([table, narrow]), {"text": "text_embedding"})
+
+
+# Transforming
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_transform_gives_the_bytes_of_one_process_through_parquet(cluster, rng, tmp_path, dtype):
+    table = make_table(rng, dtype=dtype)
+    for part in range(3):
+        pq.write_table(table[part * N // 3 : (part + 1) * N // 3], tmp_path / f"{part}.parquet", row_group_size=70)
+    pipeline = fitted(table)
+    found = transform(ray.data.read_parquet(str(tmp_path)), pipeline, batch_size=128)
+    found.drop_columns(list(COLUMNS.values())).write_parquet(str(tmp_path / "out"))
+    told = pq.read_table(tmp_path / "out").sort_by("id")
+    expected = pipeline.transform(items_of(table.sort_by("id")))
+    assert told.column_names == ["id", "encoder", "vector", "calibrator"]
+    assert told.schema.field("vector").type.value_type == pa.from_numpy_dtype(dtype)
+    assert vectors(told.column("vector"), "").tobytes() == expected.tobytes()
+    assert told.column("id").to_pylist() == list(range(N))
+    assert one_name(told, "calibrator") == pipeline_fingerprint(pipeline)
+
+
+def test_a_worker_killed_in_transform_loses_no_row_and_doubles_none(cluster, table, tmp_path):
+    pipeline = fitted(table)
+    steps = blocks(table, 5).map_batches(kill_once(tmp_path / "killed"), batch_size=20, batch_format="pyarrow")
+    found = by_id(transform(steps, pipeline, batch_size=20))
+    assert (tmp_path / "killed").exists()
+    assert found.column("id").to_pylist() == list(range(N))
+    expected = pipeline.transform(items_of(table.sort_by("id")))
+    assert vectors(found.column("vector"), "").tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda t: broken(t, 6, [np.nan]), "'text': NaN beside numbers in 1 row (6)"),
+        (lambda t: broken(t, 3, [np.nan] * D), "no part at all in 1 row (3)"),
+        (
+            lambda t: t.set_column(1, "text_embedding", as_lists(np.ones((N, 3), np.float32))),
+            "role 'text' has 3 features, but ModalityGapRemover is expecting 24",
+        ),
+        (
+            lambda t: t.set_column(3, "encoder", [["model@2"] * N]),
+            "fitted on vectors of encoder 'model@1', but these come from 'model@2'",
+        ),
+    ],
+)
+def test_what_cannot_be_transformed_is_told_through_ray(cluster, table, spoil, told):
+    bad = spoil(table)
+    rows = {"(6)": 6, "(3)": 3}
+    row = next((row for ending, row in rows.items() if told.endswith(ending)), 0)
+    with pytest.raises(ray.exceptions.RayTaskError) as caught:
+        transform(ray.data.from_arrow([bad]), fitted(table), id_column="id", batch_size=None).materialize()
+    message = str(caught.value)
+    assert told in message
+    assert "'text_embedding' ('text')" in message
+    assert f": {table.column('id')[row]}" in message
+
+
+def test_items_come_to_this_process(cluster, table):
+    rest = table.slice(200).append_column("note", pa.array(["x"] * (N - 200)))
+    items = to_items(ray.data.from_arrow([table.slice(0, 200)]).union(ray.data.from_arrow([rest.drop_columns("note")])))
+    assert items.encoder == "model@1"
+    np.testing.assert_array_equal(items["text"], items_of(table)["text"])
+    with pytest.raises(ValueError, match="dataset has no row"):
+        to_items(ray.data.from_arrow([table.slice(0, 0)]))
+
+
+# Encoding
+
+
+class Letters:
+    """An encoder of texts that counts their letters, says where it was loaded, and can kill its worker once."""
+
+    fingerprint = "letters@1"
+
+    def __init__(self, flag=None):
+        self.flag = flag
+
+    def transform(self, items):
+        texts = items["text"]
+        if self.flag is not None and "42" in texts.tolist():
+            kill_once(self.flag, at=0)({"id": [0]})
+        counts = [[np.nan] * 4 if text is None else [text.count(letter) for letter in "0123"] for text in texts]
+        return Items({"text": np.array(counts, dtype=np.float32) + 1}, encoder=self.fingerprint)
+
+
+def test_a_worker_killed_in_encode_loses_no_row_and_doubles_none(cluster, tmp_path):
+    texts = [None if i % 7 == 3 else str(i) for i in range(100)]
+    dataset = ray.data.from_arrow([pa.table({"id": range(a, a + 25), "t": texts[a : a + 25]}) for a in (0, 25, 50, 75)])
+    found = by_id(encode(dataset, Letters(tmp_path / "killed"), {"text": "t"}, batch_size=10))
+    assert (tmp_path / "killed").exists()
+    assert found.column("id").to_pylist() == list(range(100))
+    expected = Letters().transform(Items({"text": texts}))["text"]
+    np.testing.assert_array_equal(vectors(found.column("text_embedding"), ""), expected)
+    assert found.column("text_embedding").null_count == 14
+    assert one_name(found, "encoder") == "letters@1"
+
+
+def test_a_model_is_loaded_once_in_each_actor_and_gives_the_vectors_of_one_process(cluster, tmp_path):
+    class Counted(OpenCLIPEncoder):
+        def __init__(self, model_name="toy", *, log=None, modalities=None):
+            super().__init__(model_name, modalities=modalities)
+            self.log = log
+
+        def _load(self, device):
+            with open(self.log, "a") as log:
+                log.write(f"{os.getpid()}\n")
+            return super()._load(device)
+
+    task, _ = make_scenes(24, random_state=0)
+    pictures = [None if i == 5 else png(picture) for i, picture in enumerate(task.corpus["image"])]
+    rows = pa.table({"id": range(24), "caption": task.corpus["text"].tolist(), "picture": pictures})
+    dataset = ray.data.from_arrow([rows.slice(start, 6) for start in range(0, 24, 6)])
+    roles = {"text": "caption", "image": "picture"}
+    found = by_id(encode(dataset, Counted(log=str(tmp_path / "log")), roles, batch_size=3, concurrency=1, num_gpus=0))
+    loads = (tmp_path / "log").read_text().split()
+    assert len(loads) == len(set(loads)) == 1
+    items = Items({role: rows.column(name).to_pylist() for role, name in roles.items()})
+    encoder = Counted(log=str(tmp_path / "here"))
+    expected = encoder.transform(items)
+    for role in roles:
+        np.testing.assert_allclose(vectors(found.column(f"{role}_embedding"), ""), expected[role], atol=1e-6)
+    assert one_name(found, "encoder") == expected.encoder
+    release_models()
+
+
+def png(picture):
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_actors_take_the_gpus_of_the_cluster_unless_they_need_none(cluster):
+    class Seen(Letters):
+        device = None
+
+        def transform(self, items):
+            gpus = len(ray.get_gpu_ids())
+            return Items({"text": np.full((len(items), 2), gpus + 1, np.float32)}, encoder="seen")
+
+    class OnCPU(Seen):
+        device = "cpu"
+
+    dataset = ray.data.from_arrow(pa.table({"t": ["a", "b"]}))
+    for encoder, expected in ((Seen(), 2), (OnCPU(), 1)):
+        found = pa.concat_tables(ray.get(encode(dataset, encoder, {"text": "t"}).to_arrow_refs()))
+        assert vectors(found.column("text_embedding"), "").tolist() == [[expected, expected]] * 2
+
+
+def test_pictures_may_be_tensors(cluster):
+    pictures = [np.full((4, 4 + i, 3), i, np.uint8) for i in range(2)]
+
+    class Means(Letters):
+        def transform(self, items):
+            return Items({"image": np.stack([x.mean((0, 1)) for x in items["image"]]).astype(np.float32)})
+
+    dataset = ray.data.from_items([{"p": picture} for picture in pictures])
+    found = encode(dataset, Means(), {"image": "p"}).take_all()
+    assert sorted(row["image_embedding"] for row in found) == [[0.0] * 3, [1.0] * 3]
+    assert {row["encoder"] for row in found} == {None}
+
+
+# What is refused before anything is read
+
+
+def test_arguments_are_checked_before_the_dataset_is_read(cluster, table):
+    dataset, pipeline = ray.data.from_arrow([table]), fitted(table)
+    with pytest.raises(TypeError, match=r"dataset must be a ray\.data\.Dataset.*got Table"):
+        fit(table)
+    with pytest.raises(TypeError, match="columns must be a dict from role to the name of a column; got 'text'"):
+        fit(dataset, "text")
+    with pytest.raises(ValueError, match=r"no column 'pixels' \(role 'image'\); there are 'id', 'text_embedding'"):
+        fit(dataset, {"image": "pixels"})
+    with pytest.raises(ValueError, match="id_column='key' is no column"):
+        fit(dataset, id_column="key")
+    with pytest.raises(TypeError, match="normalize must be True or False"):
+        fit(dataset, normalize="no")
+    with pytest.raises(ValueError, match="column 'id' is there already"):
+        transform(dataset, pipeline, output="id")
+    with pytest.raises(ValueError, match="batch_size must be a whole number"):
+        transform(dataset, pipeline, batch_size=0)
+    with pytest.raises(TypeError, match=r"ends in ExactRetriever.*pipeline\[:-1\]"):
+        transform(dataset, Pipeline([*pipeline.steps, ("search", ExactRetriever())]))
+    with pytest.raises(TypeError, match="ends in ModalityGapRemover"):
+        transform(dataset, ModalityGapRemover().fit(items_of(table)))
+    with pytest.raises(NotFittedError):
+        transform(dataset, MultimodalFuser())
+    with pytest.raises(ValueError, match="column 'text_embedding' is there already"):
+        encode(dataset, Letters(), {"text": "id"})
+    with pytest.raises(ValueError, match="concurrency must be a whole number"):
+        encode(dataset.select_columns(["id"]), Letters(), {"text": "id"}, concurrency=0)
+
+
+# What runs in workers, run here
+
+
+def test_steps_of_workers_say_what_is_wrong(table):
+    options = {"columns": COLUMNS, "encoder_column": "encoder", "id_column": "id"}
+    fine, wrong = (fit_block(t, normalize=True, **options) for t in (table, broken(table, 6, [np.nan])))
+    assert fine.column("problem").null_count == wrong.column("state").null_count == 1
+    assert fit_block(table.slice(0, 0), normalize=True, **options).column("state").null_count == 1
+    words = pa.table({"id": [1, 2], "t": ["a", None], "encoder": ["letters@1", "letters@2"]})
+    actor, asked = Encoder(Letters(), "encoder"), {"columns": {"text": "t"}, "id_column": "id"}
+    assert actor(words[:1], **asked).column("text_embedding").to_pylist() == [[1.0] * 4]
+    with pytest.raises(ValueError, match="names two encoders, 'letters@2' and 'letters@1'"):
+        actor(words[1:], **asked)
+    with pytest.raises(ValueError, match="'text_embedding' is there already.*'id' of its first row: 1"):
+        actor(actor(words[:1], **asked), **asked)
+
+
+def test_a_batch_is_transformed_as_by_the_pipeline(cluster, table):
+    pipeline = fitted(table)
+    options = {"columns": COLUMNS, "output": "v", "encoder_column": "encoder", "id_column": None}
+    kept = ray.put(pipeline)
+    found = transform_batch(table, pipeline=kept, fingerprint="c@1", calibrator_column=None, **options)
+    assert found.column_names == [*table.column_names, "v"]
+    assert vectors(found.column("v"), "").tobytes() == pipeline.transform(items_of(table)).tobytes()
+    assert raw_values(found.column("encoder"))[:1] == ["model@1"]
