@@ -21,8 +21,9 @@ import grclip.cli
 import grclip.encoders
 import grclip.retrofit
 import grclip.scale.faiss
-from grclip._retriever import BaseRetriever
 import grclip.scale.qdrant
+import grclip.scale.ray
+from grclip._retriever import BaseRetriever
 from grclip.encoders._base import BaseEncoder
 from grclip.plots.curves import CurveDisplay
 
@@ -54,7 +55,6 @@ ALLOWED = {
     "search": {"_kernels", "_validation", "_retriever", "_topk"},
     "_retrofit": {"_kernels", "_validation", "items", "gap", "fusion", "pipelines"},
     "retrofit": {"_kernels", "_validation", "items", "_fuse", "_retrofit", "pipelines"},
-    "scale": {"_kernels", "_validation", "_retriever", "_optional"},
     "metrics": {"_validation", "_measures", "items"},
     "pipelines": {"_validation", "persistence", "gap", "fusion"},
     "diagnostics": {"_kernels", "_validation", "_columns", "_spread", "items", "metrics", "datasets"},
@@ -64,7 +64,7 @@ ALLOWED = {
     "_optional": set(),
     "encoders": {"_optional", "_validation", "_columns", "_doc_link", "items"},
     "datasets": {"_optional", "_validation", "_columns", "items"},
-    "scale": {"_kernels", "_validation", "_optional", "_doc_link", "items", "pipelines"},
+    "scale": {"_kernels", "_validation", "_columns", "_optional", "_doc_link", "_retriever", "items", "pipelines", "gap", "fusion"},
     "_sheet": {"_optional"},
     "_folder": {"_validation", "_columns", "items", "gap", "fusion", "search"},
     "_judged": {"_validation", "_columns", "_folder", "items", "gap", "fusion", "search"},
@@ -127,7 +127,7 @@ def test_importing_grclip_loads_nothing_heavy():
         "huggingface_hub",
     ]
     ours = "grclip, grclip.encoders, grclip.cli, grclip.datasets, grclip.diagnostics, grclip.plots, grclip._report"
-    ours += ", grclip.retrofit, grclip.scale.faiss, grclip.scale.qdrant"
+    ours += ", grclip.retrofit, grclip.scale.faiss, grclip.scale.qdrant, grclip.scale.ray"
     alone = "import sys; sys.modules['pandas'] = None"  # scikit-learn loads it where it is there, and it loads pyarrow
     code = f"{alone}; import {ours}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
@@ -138,7 +138,7 @@ def public():
     """Every public class, function, method and property, by its dotted name."""
     owners = (
         grclip, grclip.metrics, grclip.encoders, grclip.datasets, grclip.diagnostics, grclip.plots, grclip.cli,
-        grclip.retrofit, grclip.scale.faiss,
+        grclip.retrofit, grclip.scale.faiss, grclip.scale.ray,
     )  # fmt: skip
     for owner in owners:
         listed = hasattr(owner, "__all__")

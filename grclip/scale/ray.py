@@ -18,6 +18,8 @@ from grclip.pipelines import pipeline_fingerprint
 from grclip.scale._arrow import check_columns, check_new, mixed, one_name, parts_of_table, pyarrow
 from grclip.scale._blocks import EMBEDDING, Encoder, fit_block, transform_batch
 
+__all__ = ["encode", "fit", "to_items", "transform"]
+
 _EMBEDDINGS = {role: EMBEDDING.format(role) for role in ("text", "image")}
 
 
