@@ -184,7 +184,7 @@ def transform(
     columns: Mapping[str, str] | None = None,
     *,
     output: str = "vector",
-    batch_size: int | None = 4096,
+    batch_size: int | None = None,
     encoder_column: str | None = "encoder",
     calibrator_column: str | None = "calibrator",
     id_column: str | None = None,
@@ -201,8 +201,9 @@ def transform(
         Column of each role. None: ``{"text": "text_embedding", "image": "image_embedding"}``.
     output : str, default="vector"
         Column for the fused vectors.
-    batch_size : int, default=4096
-        Rows that are transformed at once; None takes whole blocks. The vectors do not depend on it.
+    batch_size : int, default=None
+        Rows that are transformed at once. None takes whole blocks (128 MB at most, by Ray's default, of which a worker
+        needs some three times the memory), in the task that reads them. The vectors do not depend on it.
     encoder_column : str, default="encoder"
         Column of fingerprints, if the dataset has it, which have to be those that the pipeline was fitted with; None
         looks at none.
