@@ -6,19 +6,24 @@ writes them as Parquet files, and then, each side in turn,
 - fits a `ModalityGapRemover`: `grclip.scale.ray.fit` on `read_parquet`; and file after file through `partial_fit`;
 - transforms and writes: `grclip.scale.ray.transform` and `write_parquet`; and file after file through the pipeline.
 
-Both sides read the same files. The first round starts Ray's workers and is not counted. What the two sides wrote is
-compared byte by byte, by id. The process has one thread, as each of Ray's workers has.
+Both sides read the same files, with one thread a process, as each of Ray's workers has. The first round starts Ray's
+workers and is not counted. A job on a few rows tells what starting one takes; "share" is the processor time of the one
+process over that of all of Ray's, without the start, which other work on the machine disturbs little. What the two
+sides wrote is compared byte by byte, by id.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +40,9 @@ from grclip.scale.ray import fit, transform
 
 COLUMNS = {"text": "text_embedding", "image": "image_embedding"}
 FILES = 8
+OPTIONS: dict[str, Any] = {"use_dictionary": False, "compression": "none"}
+"""Of Parquet: numbers of embeddings neither repeat nor compress, and looking for it takes most of the time."""
+
 ENCODER = "drawn@1"
 
 
@@ -49,7 +57,7 @@ def draw(folder: Path, rows: int, width: int) -> None:
             x[ids % 3 == absent] = np.nan
             x /= np.linalg.norm(x, axis=1, keepdims=True)
             table = table.append_column(name, as_lists(x.astype(np.float16)))
-        pq.write_table(table, folder / f"{file}.parquet", row_group_size=16384, compression="none")
+        pq.write_table(table, folder / f"{file}.parquet", row_group_size=16384, **OPTIONS)
 
 
 def items_of(table: pa.Table) -> Items:
@@ -69,24 +77,50 @@ def transform_here(folder: Path, pipeline: Pipeline, out: Path) -> None:
     for file in sorted(folder.glob("*.parquet")):
         table = pq.read_table(file)
         fused = as_lists(pipeline.transform(items_of(table)))
-        pq.write_table(pa.table({"id": table.column("id"), "vector": fused}), out / file.name)
+        pq.write_table(pa.table({"id": table.column("id"), "vector": fused}), out / file.name, **OPTIONS)
 
 
 def transform_on_ray(folder: Path, pipeline: Pipeline, out: Path) -> None:
     """Ray's workers, a file or more at a time."""
     dataset = optional_import("ray.data", "ray", "benchmarks.ray_data").read_parquet(str(folder))
-    transform(dataset, pipeline).select_columns(["id", "vector"]).write_parquet(str(out), mode="overwrite")
+    found = transform(dataset, pipeline).select_columns(["id", "vector"])
+    found.write_parquet(str(out), mode="overwrite", **OPTIONS)
 
 
-def seconds(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each call, by turns, after a round that does not count."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
+def busy() -> float:
+    """Seconds of processor time of this process and of all below it, as Linux tells: Ray's daemons and workers are."""
+    parent, ticks = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # one that has ended since
+            fields = stat.read_text().rpartition(")")[2].split()
+            parent[int(stat.parent.name)] = int(fields[1])
+            ticks[int(stat.parent.name)] = sum(map(int, fields[11:15]))
+    ours = {os.getpid()}
+    while more := {process for process, above in parent.items() if above in ours} - ours:
+        ours |= more
+    return sum(ticks[process] for process in ours) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Median seconds of a call: on the clock, and of the processors."""
+
+    clock: float
+    processor: float
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(self.clock - other.clock, self.processor - other.processor)
+
+
+def costs(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, Cost]:
+    """Of each call, by turns, after a round that does not count."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for _ in range(repeats + 1):
         for name, call in calls.items():
-            start = time.perf_counter()
+            clock, processor = time.perf_counter(), busy()
             call()
-            taken[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times[1:]) for name, times in taken.items()}
+            taken[name].append((time.perf_counter() - clock, busy() - processor))
+    return {name: Cost(*map(statistics.median, zip(*times[1:], strict=True))) for name, times in taken.items()}
 
 
 def same_bytes(one: Path, other: Path) -> bool:
@@ -97,27 +131,48 @@ def same_bytes(one: Path, other: Path) -> bool:
     return ids[0] == ids[1] and len({None if x is None else x.tobytes() for x in found}) == 1
 
 
-def measure(folder: Path, rows: int, repeats: int) -> dict[str, Any]:
-    """Rows per second of both sides, and whether they agree."""
-    source, here, there = (folder / name for name in ("source", "here", "there"))
+def measure(folder: Path, rows: int, width: int, repeats: int) -> dict[str, Any]:
+    """What both sides take, for all rows and for a few, and whether they agree."""
+    for name in ("source", "few", "here", "there", "nowhere"):
+        (folder / name).mkdir()
+    source, few = folder / "source", folder / "few"
+    draw(source, rows, width)
+    draw(few, FILES * 3, width)
     read = optional_import("ray.data", "ray", "benchmarks.ray_data").read_parquet
-    fitted = seconds({"one process": lambda: fit_here(source), "Ray": lambda: fit(read(str(source)))}, repeats)
     one, other = fit_here(source), fit(read(str(source)))
-    pipeline = make_pipeline(one, MultimodalFuser(alpha=0.3).fit(items_of(pq.read_table(source / "0.parquet"))))
-    sides = {
-        "one process": lambda: transform_here(source, pipeline, here),
-        "Ray": lambda: transform_on_ray(source, pipeline, there),
-    }
-    transformed = seconds(sides, repeats)
-    return {
-        "rows per second": {
-            "fit": {name: rows / taken for name, taken in fitted.items()},
-            "transform": {name: rows / taken for name, taken in transformed.items()},
+    pipeline = make_pipeline(one, MultimodalFuser(alpha=0.3).fit(items_of(pq.read_table(few))))
+    steps: dict[str, dict[str, Callable[[], Any]]] = {
+        "fit": {
+            "one process": lambda: fit_here(source),
+            "Ray": lambda: fit(read(str(source))),
+            "start": lambda: fit(read(str(few))),
         },
+        "transform": {
+            "one process": lambda: transform_here(source, pipeline, folder / "here"),
+            "Ray": lambda: transform_on_ray(source, pipeline, folder / "there"),
+            "start": lambda: transform_on_ray(few, pipeline, folder / "nowhere"),
+        },
+    }
+    return {
+        "costs": {step: costs(calls, repeats) for step, calls in steps.items()},
         "largest difference of means": max(float(np.abs(other.means_[r] - one.means_[r]).max()) for r in one.means_),
         "same counts": other.n_samples_seen_ == one.n_samples_seen_,
-        "same bytes": same_bytes(here, there),
+        "same bytes": same_bytes(folder / "here", folder / "there"),
     }
+
+
+def table(found: dict[str, dict[str, Cost]], rows: int) -> str:
+    """Rows per second of both, and how much of a second of a processor is left of it on Ray."""
+    lines = [
+        "| | one process (rows/s) | Ray (rows/s) | start of a job (s) | Ray after its start (rows/s) | share |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for step, cost in found.items():
+        one, ray, start = cost["one process"], cost["Ray"], cost["start"]
+        beyond = ray - start
+        cells = (rows / one.clock, rows / ray.clock, start.clock, rows / beyond.clock, one.processor / beyond.processor)
+        lines.append("| {} | {:,.0f} | {:,.0f} | {:.1f} | {:,.0f} | {:.2f} |".format(step, *cells))
+    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] = ()) -> int:
@@ -134,6 +189,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     torch.set_num_threads(1)
     ray: Any = optional_import("ray", "ray", "benchmarks.ray_data")
     ray.init(
+        "local",
         num_cpus=options.cpus,
         include_dashboard=False,
         object_store_memory=options.store * 10**6,
@@ -143,22 +199,20 @@ def main(arguments: Sequence[str] = ()) -> int:
     optional_import("ray.data", "ray", "benchmarks.ray_data").DataContext.get_current().enable_progress_bars = False
     try:
         with tempfile.TemporaryDirectory() as name:
-            for sub in ("source", "here", "there"):
-                (Path(name) / sub).mkdir()
-            draw(Path(name) / "source", options.rows, options.width)
-            found = measure(Path(name), options.rows, options.repeats)
+            found = measure(Path(name), options.rows, options.width, options.repeats)
     finally:
         ray.shutdown()
     print(f"{options.rows:,} x {options.width} float16, {options.cpus} workers\n")
-    print("| rows per second | one process | Ray | ratio |\n|---|---:|---:|---:|")
-    for step, rates in found["rows per second"].items():
-        one, other = rates["one process"], rates["Ray"]
-        print(f"| {step} | {one:,.0f} | {other:,.0f} | {other / one:.2f} |")
+    print(table(found["costs"], options.rows))
     told = ("largest difference of means", "same counts", "same bytes")
     print("\n" + "; ".join(f"{name}: {found[name]}" for name in told))
     if options.json:
-        options.json.write_text(json.dumps({**vars(options), **found}, indent=1, default=str) + "\n")
+        options.json.write_text(json.dumps({**vars(options), **found}, indent=1, default=_plain) + "\n")
     return 0 if found["same counts"] and found["same bytes"] else 1
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if isinstance(value, Cost) else str(value)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ def cluster():
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
         ray.init(
+            "local",
             num_cpus=2,
             num_gpus=1,  # a slot that Ray hands out, whether or not there is a device
             include_dashboard=False,

@@ -1,0 +1,73 @@
+"""benchmarks.plan and benchmarks.ray_data: the plan's figures are those of the pages that it is made of."""
+
+import re
+from math import sqrt
+from pathlib import Path
+
+import pytest
+
+from benchmarks import plan
+from benchmarks._architectures import DualEncoder
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def test_the_page_shows_what_the_command_prints(capsys):
+    plan.main([])
+    assert capsys.readouterr().out.strip() in (DOCS / "scale.md").read_text()
+
+
+def test_what_the_page_says_of_the_other_gpu_is_what_the_command_prints(capsys):
+    plan.main(["--gpu", "H100 SXM"])
+    encode = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| encode |"))
+    assert encode in (DOCS / "scale.md").read_text()
+
+
+def test_figures_are_those_of_the_benchmark_page():
+    page = (DOCS / "benchmarks.md").read_text()
+    row = next(line for line in page.splitlines() if line.startswith("| CLIP-B/16 | 150"))
+    text, _, picture, both = [float(cell) for cell in row.split("|")[4:8]]
+    assert {"text": text, "picture": picture, "both": both} == plan.GFLOPS
+    counts, errors = (
+        next(line for line in page.split("### How many calibration rows")[1].splitlines() if line.startswith(start))
+        for start in ("| | 10", "| error of the mean")
+    )
+    cells = zip(counts.split("|")[2:-2], errors.split("|")[2:-2], strict=True)
+    assert {int(n): float(error) for n, error in cells} == plan.MEAN_ERRORS
+    assert f"| spread | 0.176 | {plan.SMALLEST_SPREAD} |" in page
+
+
+def test_the_published_operations_are_those_of_the_real_model():
+    encoder = DualEncoder("ViT-B-16")
+    assert encoder.picture() / 1e9 == pytest.approx(plan.GFLOPS["picture"], rel=0.01)
+    assert encoder.width == plan.Setting().width
+
+
+def test_the_measured_errors_of_means_follow_from_one_trace():
+    for n, error in plan.MEAN_ERRORS.items():
+        assert error == pytest.approx(sqrt(plan.trace() / n * (1 - n / plan.PHOTOS)), rel=0.12)
+    assert plan.trace() <= 1  # of unit rows it cannot be more
+
+
+def test_twice_the_documents_take_twice_as_long_and_other_rates_change_what_limits():
+    setting, more = plan.Setting(), plan.Setting(documents=2e9)
+    for one, two in zip(plan.stages(setting, plan.RATES), plan.stages(more, plan.RATES), strict=True):
+        factor = 1 if one.name.startswith("fit") else 2
+        assert two.read == pytest.approx(factor * one.read)
+        assert two.cost(more) == pytest.approx(factor * one.cost(setting), rel=0.2)
+    fast = plan.stages(plan.Setting(share=1.0, gpus=1000, storage=1e15), plan.RATES)[0]
+    hours = fast.hours(plan.Setting(share=1.0, gpus=1000, storage=1e15))
+    assert max(hours, key=hours.__getitem__) == "cores"
+
+
+def test_bytes_of_indexes():
+    rows = plan.indexes(plan.Setting())
+    assert [row[0] for row in rows.values()] == ["1.02", "1.28", "0.07"]
+    assert rows["exact, float16"][1:] == ["13", "2"]
+
+
+@pytest.mark.parametrize("arguments", [["--documents", "0"], ["--cores", "-1"], ["--gpu", "K80"]])
+def test_arguments_without_sense_are_refused(arguments, capsys):
+    with pytest.raises(SystemExit):
+        plan.main(arguments)
+    assert re.search(r"must be above 0|invalid choice", capsys.readouterr().err)
