@@ -35,7 +35,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from grclip import Items, ModalityGapRemover, MultimodalFuser
 from grclip._optional import optional_import
-from grclip.scale._arrow import as_lists, parts_of_table, vectors
+from grclip._parquet import as_vectors
+from grclip.scale._arrow import as_lists, parts_of_table
 from grclip.scale.ray import fit, transform
 
 COLUMNS = {"text": "text_embedding", "image": "image_embedding"}
@@ -127,7 +128,7 @@ def same_bytes(one: Path, other: Path) -> bool:
     """Whether two folders hold the same ids with the same bytes of vectors."""
     tables = [pq.read_table(folder).sort_by("id") for folder in (one, other)]
     ids = [table.column("id").to_pylist() for table in tables]
-    found = [vectors(table.column("vector"), "vector") for table in tables]
+    found = [as_vectors(table.column("vector"), "vector") for table in tables]
     return ids[0] == ids[1] and len({None if x is None else x.tobytes() for x in found}) == 1
 
 

@@ -3,9 +3,11 @@
 import io
 import itertools
 import os
+import re
 import signal
 import sys
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +17,20 @@ import ray
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from grclip import ExactRetriever, Items, ModalityGapRemover, MultimodalFuser, pipeline_fingerprint
+from grclip import (
+    ExactRetriever,
+    Items,
+    ModalityGapRemover,
+    MultimodalFuser,
+    load_pipeline,
+    pipeline_fingerprint,
+    save_pipeline,
+)
+from grclip._batch import transform_file
+from grclip._parquet import as_vectors
 from grclip.datasets import make_scenes
 from grclip.encoders import release_models, toy_encoder
-from grclip.scale._arrow import as_lists, one_name, raw_values, vectors, where
+from grclip.scale._arrow import as_lists, one_name, parts_of_table, raw_values, where
 from grclip.scale._blocks import Encoder, fit_block, transform_batch
 from grclip.scale.ray import _actors, _gpus, encode, fit, to_items, transform
 
@@ -64,7 +76,7 @@ def table(rng):
 
 
 def items_of(table, encoder="model@1"):
-    return Items({role: vectors(table.column(name), name) for role, name in COLUMNS.items()}, encoder=encoder)
+    return Items(parts_of_table(table, COLUMNS), encoder=encoder)
 
 
 def fitted(table):
@@ -103,44 +115,28 @@ def test_arrays_survive_as_lists(rng, dtype):
     column = pa.chunked_array([as_lists(x)[1:4], as_lists(x)[4:]])
     assert column.type == pa.list_(pa.from_numpy_dtype(dtype), 3)
     assert column.null_count == 1
-    np.testing.assert_array_equal(vectors(column, "c"), x[1:])
-    assert vectors(column, "c").dtype == dtype
+    np.testing.assert_array_equal(as_vectors(column, "c"), x[1:])
+    assert as_vectors(column, "c").dtype == dtype
 
 
-def test_lists_of_one_length_and_tensors_are_read_too(rng):
+def test_tensors_are_read_and_columns_of_nulls_are_left_out(rng):
     x = rng.normal(size=(3, 2))
-    lists = pa.chunked_array([pa.array([None, *x.tolist()], pa.list_(pa.float64()))])
-    np.testing.assert_array_equal(vectors(lists, "c"), [[np.nan, np.nan], *x])
-    tensors = pa.chunked_array([pa.FixedShapeTensorArray.from_numpy_ndarray(x)])
-    np.testing.assert_array_equal(vectors(tensors, "c"), x)
-    assert vectors(pa.chunked_array([pa.nulls(3)]), "c") is None
+    tensors = pa.table({"t": pa.FixedShapeTensorArray.from_numpy_ndarray(x), "n": pa.nulls(3)})
+    parts = parts_of_table(tensors, {"text": "t", "image": "n"})
+    assert list(parts) == ["text"]
+    np.testing.assert_array_equal(parts["text"], x)
 
 
-@pytest.mark.parametrize(
-    ("column", "error", "told"),
-    [
-        (
-            pa.array([[1.0, 2.0], None, [1.0]]),
-            ValueError,
-            r"column 'c' has vectors of 2 numbers, but of 1 in 1 row",
-        ),
-        (pa.array([[1, 2]], pa.list_(pa.int8(), 2)), TypeError, "column 'c' has type fixed_size_list.*int8"),
-        (pa.array(["a"]), TypeError, "column 'c' has type string; expected lists of float16"),
-    ],
-)
-def test_columns_that_hold_no_vectors_are_errors(column, error, told):
-    with pytest.raises(error, match=told):
-        vectors(pa.chunked_array([column]), "c")
-
-
-def test_a_null_inside_a_vector_is_told_with_its_id():
-    column = pa.array([[1.0, 2.0], [None, 3.0], None, [1.0, 1.0]], pa.list_(pa.float32(), 2))
-    table = pa.table({"v": column, "id": ["a", "b", "c", "d"]})
-    told = where(table, {"text": "v"}, "id")
-    assert "columns 'v' ('text')" in told
-    assert told.endswith("'id' of rows that cannot be used: 'b', 'c'")
-    assert where(table[3:], {"text": "v"}, "id").endswith("'id' of its first row: 'd'")
-    assert where(table.drop_columns("v"), {"text": "v"}, "id").endswith("'id' of its first row: 'a'")
+def test_rows_that_cannot_be_used_are_told_by_their_ids():
+    column = as_lists(np.array([[1.0, 2.0], [np.nan, 3.0], [np.nan, np.nan], [1.0, 1.0]]))
+    table, columns = pa.table({"v": column, "id": ["a", "b", "c", "d"]}), {"text": "v"}
+    assert where(table, columns, "id") == (
+        "rows are counted from 0 in a block of 4, of column 'v' (role 'text'); "
+        "'id' of rows that cannot be used: 'b', 'c'"
+    )
+    assert where(table[3:], columns, "id").endswith("'id' of its first row: 'd'")
+    assert where(table.drop_columns("v"), columns, "id").endswith("'id' of its first row: 'a'")
+    assert where(table, columns, None).endswith("(role 'text')")
 
 
 def test_a_column_of_fingerprints_has_one_or_none():
@@ -194,7 +190,7 @@ def test_a_worker_killed_in_fit_counts_nothing_twice(cluster, table, tmp_path):
 
 
 def broken(table, row, values):
-    x = vectors(table.column("text_embedding"), "").copy()
+    x = as_vectors(table.column("text_embedding"), "").copy()
     x[row, : len(values)] = values
     return table.set_column(1, "text_embedding", as_lists(x))
 
@@ -254,14 +250,19 @@ def test_transform_gives_the_bytes_of_one_process_through_parquet(cluster, rng, 
         pq.write_table(table[part * N // 3 : (part + 1) * N // 3], tmp_path / f"{part}.parquet", row_group_size=70)
     pipeline = fitted(table)
     found = transform(ray.data.read_parquet(str(tmp_path)), pipeline, batch_size=128)
-    found.drop_columns(list(COLUMNS.values())).write_parquet(str(tmp_path / "out"))
+    found.write_parquet(str(tmp_path / "out"))
     told = pq.read_table(tmp_path / "out").sort_by("id")
     expected = pipeline.transform(items_of(table.sort_by("id")))
     assert told.column_names == ["id", "encoder", "vector", "calibrator"]
     assert told.schema.field("vector").type.value_type == pa.from_numpy_dtype(dtype)
-    assert vectors(told.column("vector"), "").tobytes() == expected.tobytes()
+    assert as_vectors(told.column("vector"), "").tobytes() == expected.tobytes()
     assert told.column("id").to_pylist() == list(range(N))
     assert one_name(told, "calibrator") == pipeline_fingerprint(pipeline)
+    save_pipeline(pipeline, tmp_path / "calibrator")
+    for part in range(3):
+        transform_file(tmp_path / f"{part}.parquet", tmp_path / f"cli{part}", tmp_path / "calibrator", COLUMNS)
+    cli = pa.concat_tables([pq.read_table(tmp_path / f"cli{part}") for part in range(3)]).sort_by("id")
+    assert cli.select(["id", "encoder", "vector"]).equals(told.select(["id", "encoder", "vector"]))
 
 
 def test_a_worker_killed_in_transform_loses_no_row_and_doubles_none(cluster, table, tmp_path):
@@ -271,7 +272,7 @@ def test_a_worker_killed_in_transform_loses_no_row_and_doubles_none(cluster, tab
     assert (tmp_path / "killed").exists()
     assert found.column("id").to_pylist() == list(range(N))
     expected = pipeline.transform(items_of(table.sort_by("id")))
-    assert vectors(found.column("vector"), "").tobytes() == expected.tobytes()
+    assert as_vectors(found.column("vector"), "").tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize(
@@ -297,7 +298,7 @@ def test_what_cannot_be_transformed_is_told_through_ray(cluster, table, spoil, t
         transform(ray.data.from_arrow([bad]), fitted(table), id_column="id", batch_size=None).materialize()
     message = str(caught.value)
     assert told in message
-    assert "'text_embedding' ('text')" in message
+    assert "column 'text_embedding' (role 'text')" in message
     assert f": {table.column('id')[row]}" in message
 
 
@@ -308,6 +309,26 @@ def test_items_come_to_this_process(cluster, table):
     np.testing.assert_array_equal(items["text"], items_of(table)["text"])
     with pytest.raises(ValueError, match="dataset has no row"):
         to_items(ray.data.from_arrow([table.slice(0, 0)]))
+
+
+def test_the_block_of_the_page_that_makes_vectors_runs_as_written(cluster, table, tmp_path, monkeypatch, rng):
+    monkeypatch.chdir(tmp_path)
+    queries = pa.table(
+        {"query_embedding": as_lists(rng.normal(size=(50, D))), "encoder": ["model@1"] * 50, "id": range(50)}
+    )
+    for name, rows in (("embeddings", table), ("queries", queries)):
+        (tmp_path / name).mkdir()
+        pq.write_table(rows, tmp_path / name / "0.parquet")
+    page = (Path(__file__).parents[1] / "docs" / "scale_ray.md").read_text()
+    block = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    exec(compile(block, "scale_ray.md", "exec"), {})
+    told = pq.read_table("vectors").sort_by("id")
+    pipeline = load_pipeline("calibrator.safetensors")
+    assert told.column_names == ["id", "encoder", "vector", "calibrator"]
+    assert one_name(told, "calibrator") == pipeline_fingerprint(pipeline)
+    assert pipeline["modalitygapremover"].n_samples_seen_ == {"text": 400, "image": 400, "query": 50}
+    expected = pipeline.transform(items_of(table.sort_by("id")))
+    assert as_vectors(told.column("vector"), "").tobytes() == expected.tobytes()
 
 
 # Encoding
@@ -345,7 +366,7 @@ def test_each_actor_loads_the_model_once_and_one_that_is_killed_loses_no_row_and
     assert found.column("id").to_pylist() == list(range(100))
     assert found.column("text_embedding").null_count == 14
     expected = Letters(tmp_path).transform(Items({"text": texts}))["text"]
-    np.testing.assert_array_equal(vectors(found.column("text_embedding"), ""), expected)
+    np.testing.assert_array_equal(as_vectors(found.column("text_embedding"), ""), expected)
     assert one_name(found, "encoder") == "letters@1"
 
 
@@ -360,7 +381,7 @@ def test_an_actor_gives_the_vectors_of_the_encoder():
     expected = toy_encoder().transform(Items({"text": captions, "image": pictures}))
     for role in roles:
         assert found.column(f"{role}_embedding").null_count == 1
-        np.testing.assert_allclose(vectors(found.column(f"{role}_embedding"), ""), expected[role], atol=1e-6)
+        np.testing.assert_allclose(as_vectors(found.column(f"{role}_embedding"), ""), expected[role], atol=1e-6)
     assert one_name(found, "encoder") == expected.encoder
     release_models()
 
@@ -441,6 +462,6 @@ def test_a_batch_is_transformed_as_by_the_pipeline(cluster, table):
     options = {"columns": COLUMNS, "output": "v", "encoder_column": "encoder", "id_column": None}
     kept = ray.put(pipeline)
     found = transform_batch(table, pipeline=kept, fingerprint="c@1", calibrator_column=None, **options)
-    assert found.column_names == [*table.column_names, "v"]
-    assert vectors(found.column("v"), "").tobytes() == pipeline.transform(items_of(table)).tobytes()
+    assert found.column_names == ["id", "encoder", "v"]
+    assert as_vectors(found.column("v"), "").tobytes() == pipeline.transform(items_of(table)).tobytes()
     assert raw_values(found.column("encoder"))[:1] == ["model@1"]

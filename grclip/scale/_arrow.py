@@ -10,22 +10,16 @@ from numpy.typing import NDArray
 
 from grclip._columns import is_missing
 from grclip._kernels import dtype_of, norm_limits, row_norms
-from grclip._optional import optional_import
-from grclip._validation import few
-
-
-def pyarrow(module: str = "") -> Any:
-    """The library, or a module of it."""
-    return optional_import(f"pyarrow{module}", "ray", "grclip.scale.ray")
+from grclip._parquet import arrow, as_vectors, list_type
 
 
 def check_columns(schema: Any, columns: Mapping[str, str]) -> None:
     """That there is a column for each role."""
     absent = {role: name for role, name in columns.items() if name not in schema.names}
     if absent:
-        listed = ", ".join(f"{name!r} (role {role!r})" for role, name in absent.items())
+        listed = ", ".join(told(name, role) for role, name in absent.items())
         raise ValueError(
-            f"no column {listed}; there are {', '.join(map(repr, schema.names))}: name the column of each role, "
+            f"no {listed}; there are {', '.join(map(repr, schema.names))}: name the column of each role, "
             "columns={'text': ...}"
         )
 
@@ -40,31 +34,17 @@ def check_new(schema: Any, names: Iterable[str]) -> None:
 def parts_of_table(table: Any, columns: Mapping[str, str]) -> dict[str, NDArray]:
     """The embeddings of each role, (n, d), a row of NaN where one is missing; a column of nulls alone is left out."""
     check_columns(table.schema, columns)
-    found = {role: vectors(table.column(name), name) for role, name in columns.items()}
+    is_null = arrow("pyarrow.types").is_null
+    found = {
+        role: None if is_null(table.schema.field(name).type) else as_vectors(table.column(name), told(name, role))
+        for role, name in columns.items()
+    }
     return {role: part for role, part in found.items() if part is not None}
 
 
-def vectors(column: Any, name: str) -> NDArray | None:
-    """A column of lists as an (n, d) array, which views it where nothing is missing; None if it has no type."""
-    types, array = pyarrow().types, column.combine_chunks()
-    if isinstance(array.type, pyarrow().BaseExtensionType):  # tensors, as Ray makes them of NumPy arrays
-        array = array.storage
-    kind = array.type
-    if types.is_null(kind):
-        return None
-    lists = types.is_fixed_size_list(kind) or types.is_list(kind) or types.is_large_list(kind)
-    if not lists or not types.is_floating(kind.value_type):
-        raise TypeError(
-            f"column {name!r} has type {kind}; expected lists of float16, float32 or float64 of one size, null where "
-            "a part is missing"
-        )
-    width = kind.list_size if types.is_fixed_size_list(kind) else _width(array, name)
-    values = array.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-    if not array.null_count:
-        return values
-    out = np.full((len(array), width), np.nan, values.dtype)
-    out[array.is_valid().to_numpy(zero_copy_only=False)] = values
-    return out
+def told(name: str, role: str) -> str:
+    """A column in messages."""
+    return f"column {name!r} (role {role!r})"
 
 
 def has_rows(part: NDArray) -> bool:
@@ -74,29 +54,17 @@ def has_rows(part: NDArray) -> bool:
     return any(bool(((some >= smallest) | (some < 0)).any()) for some in norms)
 
 
-def _width(array: Any, name: str) -> int:
-    """The one length of the lists of a column; rows of other lengths are an error."""
-    lengths = pyarrow(".compute").list_value_length(array)
-    there = lengths.drop_null().to_numpy()
-    width = int(there[0]) if len(there) else 1
-    others = np.flatnonzero(lengths.fill_null(width).to_numpy() != width)
-    if len(others):
-        first = lengths[int(others[0])].as_py()
-        raise ValueError(f"column {name!r} has vectors of {width} numbers, but of {first} in {few(others)}")
-    return width
-
-
 def as_lists(x: Any) -> Any:
-    """An (n, d) array or tensor as fixed-size lists, null for rows of NaN."""
+    """An (n, d) array or tensor as lists of a fixed size, null for rows of NaN."""
     x = np.ascontiguousarray(x.cpu().numpy() if hasattr(x, "cpu") else x)
-    missing, pa = is_missing(x), pyarrow()
+    missing, pa = is_missing(x), arrow()
     mask = pa.array(missing) if missing.any() else None
-    return pa.FixedSizeListArray.from_arrays(pa.array(x.reshape(-1)), x.shape[1], mask=mask)
+    return pa.FixedSizeListArray.from_arrays(pa.array(x.reshape(-1)), type=list_type(x.dtype, x.shape[1]), mask=mask)
 
 
 def raw_values(column: Any) -> list[Any]:
     """Values of a column that an encoder takes, None where there is none; pictures kept as tensors become arrays."""
-    if isinstance(column.type, pyarrow().BaseExtensionType):
+    if isinstance(column.type, arrow().BaseExtensionType):
         return [value for chunk in column.chunks for value in chunk.to_numpy(zero_copy_only=False)]
     return column.to_pylist()
 
@@ -130,23 +98,21 @@ def with_column(table: Any, name: str, values: Any) -> Any:
 
 def repeated(value: str | None, n: int) -> Any:
     """A column of strings that says the same in every row."""
-    pa = pyarrow()
+    pa = arrow()
     return pa.nulls(n, pa.string()) if value is None else pa.repeat(pa.scalar(value), n)
 
 
 def where(table: Any, columns: Mapping[str, str], id_column: str | None) -> str:
     """Which rows of a batch an error may be about: those with NaN beside numbers or inf, or without any part."""
-    n = table.num_rows
-    told = f"in a block of {n} rows, counted from 0; roles are of columns " + ", ".join(
-        f"{name!r} ({role!r})" for role, name in columns.items()
-    )
+    listed = ", ".join(told(name, role) for role, name in columns.items())
+    place = f"rows are counted from 0 in a block of {table.num_rows}, of {listed}"
     if id_column is None or id_column not in table.column_names:
-        return told
+        return place
     suspects = _suspects(table, columns)
     rows = suspects if len(suspects) else np.arange(1)
     ids = ", ".join(repr(table.column(id_column)[int(row)].as_py()) for row in rows[:5])
     which = f"{id_column!r} of rows that cannot be used" if len(suspects) else f"{id_column!r} of its first row"
-    return f"{told}; {which}: {ids}" + (", ..." if len(rows) > 5 else "")
+    return f"{place}; {which}: {ids}" + (", ..." if len(rows) > 5 else "")
 
 
 def _suspects(table: Any, columns: Mapping[str, str]) -> NDArray[np.intp]:

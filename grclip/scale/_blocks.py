@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from grclip._optional import optional_import
+from grclip._parquet import arrow
 from grclip.gap import ModalityGapRemover
 from grclip.items import Items
 from grclip.scale._arrow import (
@@ -18,7 +19,6 @@ from grclip.scale._arrow import (
     mixed,
     one_name,
     parts_of_table,
-    pyarrow,
     raw_values,
     repeated,
     where,
@@ -63,7 +63,7 @@ def fit_block(
                 state = pickle.dumps(ModalityGapRemover(normalize=normalize).fit(items).to_state())
     except (TypeError, ValueError) as error:  # told as a row, because Ray would tell it in words of its own
         problem = pickle.dumps(error)
-    pa: Any = pyarrow()
+    pa: Any = arrow()
     return pa.table({"state": pa.array([state], pa.binary()), "problem": pa.array([problem], pa.binary())})
 
 
@@ -78,13 +78,13 @@ def transform_batch(
     calibrator_column: str | None,
     id_column: str | None,
 ) -> Any:
-    """The batch with fused vectors."""
+    """The batch with fused vectors in the place of the embeddings."""
     fitted = optional_import("ray", "ray", "grclip.scale.ray").get(pipeline)
     with located(table, columns, id_column):
         check_new(table.schema, [output])
         items = Items(parts_of_table(table, columns), encoder=one_name(table, encoder_column))
         fused = fitted.transform(items)
-    table = with_column(table, output, as_lists(fused))
+    table = table.drop_columns([*columns.values()]).append_column(output, as_lists(fused))
     if calibrator_column is None:
         return table
     return with_column(table, calibrator_column, repeated(fingerprint, len(table)))

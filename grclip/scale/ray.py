@@ -10,12 +10,13 @@ from typing import Any
 from sklearn.pipeline import Pipeline
 
 from grclip._optional import optional_import
+from grclip._parquet import arrow
 from grclip._validation import check_flag, check_k
 from grclip.fusion import MultimodalFuser
 from grclip.gap import ModalityGapRemover
 from grclip.items import Items
 from grclip.pipelines import pipeline_fingerprint
-from grclip.scale._arrow import check_columns, check_new, mixed, one_name, parts_of_table, pyarrow
+from grclip.scale._arrow import check_columns, check_new, mixed, one_name, parts_of_table
 from grclip.scale._blocks import EMBEDDING, Encoder, fit_block, transform_batch
 
 __all__ = ["encode", "fit", "to_items", "transform"]
@@ -89,7 +90,7 @@ def encode(
     >>> from grclip.scale.ray import encode
     >>> captions = ray.data.read_parquet("products")  # doctest: +SKIP
     >>> encoded = encode(captions, encoder, {"text": "title", "image": "picture"})  # doctest: +SKIP
-    >>> encoded.write_parquet("embeddings")  # doctest: +SKIP
+    >>> encoded.write_parquet("embeddings", use_dictionary=False, compression="none")  # doctest: +SKIP
     """
     roles = _check(dataset, columns, id_column, batch_size=batch_size)
     _check_new(dataset, [EMBEDDING.format(role) for role in roles])
@@ -215,8 +216,8 @@ def transform(
     Returns
     -------
     ray.data.Dataset
-        Lazy: the rows as they were, with the fused vectors as fixed-size lists in the dtype of the embeddings, byte for
-        byte those of ``pipeline.transform``, and the fingerprint. ``.drop_columns`` leaves the embeddings out.
+        Lazy: the other columns as they were, the fused vectors, byte for byte those of ``pipeline.transform``, as lists
+        of a fixed size in the dtype of the embeddings, and the fingerprint.
 
     Raises
     ------
@@ -246,7 +247,7 @@ def transform(
     >>> import ray  # doctest: +SKIP
     >>> from grclip.scale.ray import transform
     >>> vectors = transform(ray.data.read_parquet("embeddings"), pipeline)  # doctest: +SKIP
-    >>> vectors.drop_columns(["text_embedding", "image_embedding"]).write_parquet("vectors")  # doctest: +SKIP
+    >>> vectors.write_parquet("vectors", use_dictionary=False, compression="none")  # doctest: +SKIP
     """
     roles = _check(dataset, _EMBEDDINGS if columns is None else columns, id_column, batch_size=batch_size)
     _check_new(dataset, [output])
@@ -307,7 +308,7 @@ def to_items(
     Items(n=100320, text=float16[100320, 512], image=float16[100320, 512], encoder='open_clip/ViT-B-32@0f1b')
     """
     roles = _check(dataset, _EMBEDDINGS if columns is None else columns)
-    pa: Any = pyarrow()
+    pa: Any = arrow()
     blocks = [table for table in dataset.iter_batches(batch_format="pyarrow", batch_size=None) if len(table)]
     if not blocks:
         raise ValueError("dataset has no row")
