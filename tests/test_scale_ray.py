@@ -216,7 +216,7 @@ def broken(table, row, values):
         (
             lambda t: t.set_column(1, "text_embedding", [["a"] * N]),
             TypeError,
-            "column 'text_embedding' has type string",
+            "column 'text_embedding' .* is of type string",
         ),
         (
             lambda t: t.set_column(3, "encoder", [["model@2"] * 9 + ["model@1"] * (N - 9)]),
@@ -260,7 +260,8 @@ def test_transform_gives_the_bytes_of_one_process_through_parquet(cluster, rng, 
     assert one_name(told, "calibrator") == pipeline_fingerprint(pipeline)
     save_pipeline(pipeline, tmp_path / "calibrator")
     for part in range(3):
-        transform_file(tmp_path / f"{part}.parquet", tmp_path / f"cli{part}", tmp_path / "calibrator", COLUMNS)
+        source, out = tmp_path / f"{part}.parquet", tmp_path / f"cli{part}"
+        transform_file(source, out, tmp_path / "calibrator", COLUMNS, encoder="model@1")
     cli = pa.concat_tables([pq.read_table(tmp_path / f"cli{part}") for part in range(3)]).sort_by("id")
     assert cli.select(["id", "encoder", "vector"]).equals(told.select(["id", "encoder", "vector"]))
 
@@ -311,8 +312,7 @@ def test_items_come_to_this_process(cluster, table):
         to_items(ray.data.from_arrow([table.slice(0, 0)]))
 
 
-def test_the_block_of_the_page_that_makes_vectors_runs_as_written(cluster, table, tmp_path, monkeypatch, rng):
-    monkeypatch.chdir(tmp_path)
+def test_the_block_of_the_page_that_makes_vectors_runs_as_written(cluster, table, tmp_path, rng):
     queries = pa.table(
         {"query_embedding": as_lists(rng.normal(size=(50, D))), "encoder": ["model@1"] * 50, "id": range(50)}
     )
@@ -321,9 +321,11 @@ def test_the_block_of_the_page_that_makes_vectors_runs_as_written(cluster, table
         pq.write_table(rows, tmp_path / name / "0.parquet")
     page = (Path(__file__).parents[1] / "docs" / "scale_ray.md").read_text()
     block = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    for name in ("embeddings", "queries", "vectors", "calibrator.safetensors"):  # workers began in another folder
+        block = block.replace(f'"{name}"', repr(str(tmp_path / name)))
     exec(compile(block, "scale_ray.md", "exec"), {})
-    told = pq.read_table("vectors").sort_by("id")
-    pipeline = load_pipeline("calibrator.safetensors")
+    told = pq.read_table(tmp_path / "vectors").sort_by("id")
+    pipeline = load_pipeline(tmp_path / "calibrator.safetensors")
     assert told.column_names == ["id", "encoder", "vector", "calibrator"]
     assert one_name(told, "calibrator") == pipeline_fingerprint(pipeline)
     assert pipeline["modalitygapremover"].n_samples_seen_ == {"text": 400, "image": 400, "query": 50}
