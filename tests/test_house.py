@@ -64,8 +64,10 @@ ALLOWED = {
     "_optional": set(),
     "encoders": {"_optional", "_validation", "_columns", "_doc_link", "items"},
     "datasets": {"_optional", "_validation", "_columns", "items"},
-    "scale": {"_kernels", "_validation", "_columns", "_optional", "_doc_link", "_retriever", "items", "pipelines", "gap", "fusion"},
-    "scale": {"_optional", "_validation", "_kernels", "_columns", "_parquet", "items", "pipelines", "gap", "fusion"},
+    "scale": {
+        *("_kernels", "_validation", "_columns", "_optional", "_doc_link", "_retriever", "_parquet"),
+        *("items", "pipelines", "gap", "fusion"),
+    },
     "_sheet": {"_optional"},
     "_folder": {"_validation", "_columns", "items", "gap", "fusion", "search"},
     "_judged": {"_validation", "_columns", "_folder", "items", "gap", "fusion", "search"},
