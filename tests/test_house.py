@@ -66,7 +66,7 @@ ALLOWED = {
     "datasets": {"_optional", "_validation", "_columns", "items"},
     "scale": {
         *("_kernels", "_validation", "_columns", "_optional", "_doc_link", "_retriever", "_parquet"),
-        *("items", "pipelines", "gap", "fusion"),
+        *("items", "pipelines", "gap", "fusion", "__version__"),
     },
     "_sheet": {"_optional"},
     "_folder": {"_validation", "_columns", "items", "gap", "fusion", "search"},

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import ray
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from grclip import (
@@ -22,6 +24,7 @@ from grclip import (
     Items,
     ModalityGapRemover,
     MultimodalFuser,
+    __version__,
     load_pipeline,
     pipeline_fingerprint,
     save_pipeline,
@@ -32,7 +35,7 @@ from grclip.datasets import make_scenes
 from grclip.encoders import release_models, toy_encoder
 from grclip.scale._arrow import as_lists, one_name, parts_of_table, raw_values, where
 from grclip.scale._blocks import Encoder, fit_block, transform_batch
-from grclip.scale.ray import _actors, _gpus, encode, fit, to_items, transform
+from grclip.scale.ray import _actors, _cpus, _gpus, encode, fit, to_items, transform
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning:ray.data.context"
@@ -236,8 +239,10 @@ def test_blocks_of_two_widths_or_encoders_are_errors(cluster, table, rng):
     with pytest.raises(ValueError, match="column 'encoder' names two encoders, 'model@1' and 'model@2'"):
         fit(ray.data.from_arrow([table, other]))
     narrow = table.select(["id"]).append_column("text_embedding", as_lists(np.ones((N, 3), np.float32)))
-    with pytest.raises(ValueError, match="n_features_in_ is"):
-        fit(ray.data.from_arrow([table, narrow]), {"text": "text_embedding"})
+    narrow = narrow.append_column("image_embedding", pa.nulls(N))
+    told = r"3 numbers in 600 rows of column 'text_embedding' \(role 'text'\); 24 numbers in 400 rows of .*'image'"
+    with pytest.raises(ValueError, match=told):
+        fit(ray.data.from_arrow([table, narrow]))
 
 
 # Transforming
@@ -409,6 +414,7 @@ def test_actors_take_gpus_where_there_are_and_pictures_may_be_tensors(cluster):
     assert {row["encoder"] for row in found} == {None}
     assert (_gpus(toy_encoder()), _gpus(toy_encoder(device="cpu"))) == (1, 0)
     assert (_actors(0), _actors(1), _actors(0.25)) == (1, 1, 4)
+    assert (_cpus(0, 1), _cpus(0, 5), _cpus(1, 1), _cpus(0.5, 2)) == (None, None, None, 0)  # of two, one has to read
 
 
 # What is refused before anything is read
@@ -434,8 +440,17 @@ def test_arguments_are_checked_before_the_dataset_is_read(cluster, table):
         transform(dataset, Pipeline([*pipeline.steps, ("search", ExactRetriever())]))
     with pytest.raises(TypeError, match="ends in ModalityGapRemover"):
         transform(dataset, ModalityGapRemover().fit(items_of(table)))
+    with pytest.raises(TypeError, match=r"begins with OpenCLIPEncoder.*pipeline\[1:\]"):
+        transform(dataset, Pipeline([("encode", toy_encoder()), *pipeline.steps]))
     with pytest.raises(NotFittedError):
         transform(dataset, MultimodalFuser())
+    with pytest.raises(ValueError, match="column 'v' cannot hold both vectors and fingerprints"):
+        transform(dataset, pipeline, output="v", calibrator_column="v")
+    for taken in ("id", "encoder"):
+        with pytest.raises(ValueError, match=f"column '{taken}' is there already"):
+            transform(dataset, pipeline, calibrator_column=taken)
+    with pytest.raises(ValueError, match="column 'query_embedding' cannot hold both"):
+        encode(dataset, toy_encoder(), {"query": "id"}, encoder_column="query_embedding")
     with pytest.raises(ValueError, match="column 'text_embedding' is there already"):
         encode(dataset, toy_encoder(), {"text": "id"})
     with pytest.raises(ValueError, match="concurrency must be a whole number"):
@@ -467,3 +482,78 @@ def test_a_batch_is_transformed_as_by_the_pipeline(cluster, table):
     assert found.column_names == ["id", "encoder", "v"]
     assert as_vectors(found.column("v"), "").tobytes() == pipeline.transform(items_of(table)).tobytes()
     assert raw_values(found.column("encoder"))[:1] == ["model@1"]
+
+
+def test_a_calibrator_is_not_written_over_where_the_schema_was_not_known(cluster, table):
+    options = {"columns": COLUMNS, "output": "v", "encoder_column": "encoder", "id_column": "id"}
+    kept = ray.put(fitted(table))
+    with pytest.raises(ValueError, match="column 'id' is there already"):
+        transform_batch(table, pipeline=kept, fingerprint="c@1", calibrator_column="id", **options)
+
+
+def test_one_column_may_have_two_roles_and_steps_may_be_frozen(cluster, table):
+    pipeline = fitted(table)
+    frozen = make_pipeline(*map(FrozenEstimator, pipeline))
+    texts = table.filter(pc.is_valid(table["text_embedding"])).drop_columns("image_embedding")
+    both = {"text": "text_embedding", "image": "text_embedding"}
+    found = transform(ray.data.from_arrow([texts]), frozen, both).take_batch(len(texts))
+    x = as_vectors(texts.column("text_embedding"), "")
+    expected = pipeline.transform(Items({"text": x, "image": x}, encoder="model@1"))
+    np.testing.assert_array_equal(np.stack(found["vector"]), expected)
+    assert sorted(found) == ["calibrator", "encoder", "id", "vector"]
+
+
+def test_tensors_of_more_than_one_dimension_are_no_vectors(rng):
+    pictures = pa.table({"p": pa.FixedShapeTensorArray.from_numpy_ndarray(rng.normal(size=(3, 2, 4)))})
+    with pytest.raises(TypeError, match=r"column 'p' \(role 'image'\) holds tensors of shape \(2, 4\)"):
+        parts_of_table(pictures, {"image": "p"})
+
+
+def test_a_block_without_rows_may_have_no_chunk(table):
+    empty = pa.table({name: pa.chunked_array([], type=table.schema.field(name).type) for name in table.column_names})
+    options = {"columns": COLUMNS, "encoder_column": "encoder", "id_column": "id"}
+    assert fit_block(empty, normalize=True, **options).to_pylist() == [{"state": None, "problem": None}]
+
+
+def test_a_worker_with_another_version_says_so(table, tmp_path):
+    options = {"columns": COLUMNS, "encoder_column": "encoder", "id_column": None, "version": "0.0.1"}
+    told = f"has grclip {__version__}, but the process that gave it the work has 0.0.1"
+    with pytest.raises(RuntimeError, match=told):
+        fit_block(table, normalize=True, **options)
+    with pytest.raises(RuntimeError, match=told):
+        transform_batch(table, pipeline=None, fingerprint="", output="v", calibrator_column=None, **options)
+    with pytest.raises(RuntimeError, match=told):
+        Encoder(Letters(tmp_path), "encoder", "0.0.1")
+
+
+class Odd:
+    """An encoder that does what its function says."""
+
+    fingerprint = "odd@1"
+
+    def __init__(self, call):
+        self.transform = call
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda items: np.ones((len(items), 4)),
+        lambda items: Items({"text": np.ones((len(items) - 1, 4))}),
+        lambda items: Items({"query": np.ones((len(items), 4))}),
+        lambda items: Items({"text": [None] * len(items)}),
+    ],
+)
+def test_what_an_encoder_gives_has_to_be_embeddings_of_the_same_rows_and_roles(call):
+    words = pa.table({"id": [7, 8], "t": ["a", "b"]})
+    with pytest.raises(TypeError, match=r"(?s)the encoder gave .* for Items\(n=2, text=.*'id' of its first row: 7"):
+        Encoder(Odd(call), "encoder")(words, columns={"text": "t"}, id_column="id")
+
+
+def test_errors_of_other_kinds_are_kept_and_told_with_their_place():
+    def fail(items):
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory") as caught:
+        Encoder(Odd(fail), "encoder")(pa.table({"id": [7], "t": ["a"]}), columns={"text": "t"}, id_column="id")
+    assert caught.value.__notes__[0].endswith("of column 't' (role 'text'); 'id' of its first row: 7")

@@ -34,12 +34,18 @@ def check_new(schema: Any, names: Iterable[str]) -> None:
 def parts_of_table(table: Any, columns: Mapping[str, str]) -> dict[str, NDArray]:
     """The embeddings of each role, (n, d), a row of NaN where one is missing; a column of nulls alone is left out."""
     check_columns(table.schema, columns)
-    is_null = arrow("pyarrow.types").is_null
-    found = {
-        role: None if is_null(table.schema.field(name).type) else as_vectors(table.column(name), told(name, role))
-        for role, name in columns.items()
-    }
+    found = {role: _part(table.column(name), told(name, role)) for role, name in columns.items()}
     return {role: part for role, part in found.items() if part is not None}
+
+
+def _part(column: Any, where: str) -> NDArray | None:
+    """The vectors of a column, None where it tells of none."""
+    if arrow("pyarrow.types").is_null(column.type) or not len(column):  # a column without rows may have no chunk
+        return None
+    shape = getattr(column.type, "shape", None)
+    if shape is not None and len(shape) != 1:
+        raise TypeError(f"{where} holds tensors of shape {tuple(shape)}; expected vectors: flatten them, if they are")
+    return as_vectors(column, where)
 
 
 def told(name: str, role: str) -> str:

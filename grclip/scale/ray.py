@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
+from grclip import __version__
 from grclip._optional import optional_import
 from grclip._parquet import arrow
 from grclip._validation import check_flag, check_k
@@ -16,7 +18,7 @@ from grclip.fusion import MultimodalFuser
 from grclip.gap import ModalityGapRemover
 from grclip.items import Items
 from grclip.pipelines import pipeline_fingerprint
-from grclip.scale._arrow import check_columns, check_new, mixed, one_name, parts_of_table
+from grclip.scale._arrow import check_columns, check_new, mixed, one_name, parts_of_table, told
 from grclip.scale._blocks import EMBEDDING, Encoder, fit_block, transform_batch
 
 __all__ = ["encode", "fit", "to_items", "transform"]
@@ -51,7 +53,9 @@ def encode(
     concurrency : int, default=None
         Actors at most. None: as many as the cluster's GPUs allow, or, without, one for each CPU but one.
     num_cpus : float, default=None
-        CPUs of an actor; None leaves it to Ray, which gives one, and one thread.
+        CPUs of an actor; None leaves it to Ray, which gives one, and one thread. What reads the rows needs a CPU too:
+        if actors hold all of them, Ray waits for ever. Where one CPU an actor would be all that the cluster has, None
+        is 0.
     num_gpus : float, default=None
         GPUs of an actor. None: 1 if the cluster has any and the encoder's ``device`` is not the CPU, else 0.
     encoder_column : str, default="encoder"
@@ -93,17 +97,17 @@ def encode(
     >>> encoded.write_parquet("embeddings", use_dictionary=False, compression="none")  # doctest: +SKIP
     """
     roles = _check(dataset, columns, id_column, batch_size=batch_size)
-    _check_new(dataset, [EMBEDDING.format(role) for role in roles])
+    _check_new(dataset, [EMBEDDING.format(role) for role in roles], encoder_column)
     gpus = _gpus(encoder) if num_gpus is None else num_gpus
     actors = _actors(gpus) if concurrency is None else check_k(concurrency, name="concurrency")
     return dataset.map_batches(
         Encoder,
-        fn_constructor_kwargs={"encoder": encoder, "encoder_column": encoder_column},
+        fn_constructor_kwargs={"encoder": encoder, "encoder_column": encoder_column, "version": __version__},
         fn_kwargs={"columns": roles, "id_column": id_column},
         batch_format="pyarrow",
         batch_size=batch_size,
         compute=_data().ActorPoolStrategy(min_size=1, max_size=actors),
-        num_cpus=num_cpus,
+        num_cpus=_cpus(gpus, actors) if num_cpus is None else num_cpus,
         num_gpus=gpus or None,
     )
 
@@ -168,14 +172,19 @@ def fit(
     """
     roles = _check(dataset, _EMBEDDINGS if columns is None else columns, id_column)
     check_flag("normalize", normalize)
-    options = {"columns": roles, "normalize": normalize, "encoder_column": encoder_column, "id_column": id_column}
-    states = dataset.map_batches(
-        fit_block, fn_kwargs=options, batch_format="pyarrow", batch_size=None, udf_modifying_row_count=True
-    )
+    options = {
+        "columns": roles,
+        "normalize": normalize,
+        "encoder_column": encoder_column,
+        "id_column": id_column,
+        "version": __version__,
+    }
+    states = dataset.map_batches(fit_block, fn_kwargs=options, batch_format="pyarrow", batch_size=None)
     removers = [ModalityGapRemover.from_state(pickle.loads(state)) for state in sorted(_told(states))]
     if not removers:
         raise ValueError(f"dataset has no row to learn a mean from in {', '.join(map(repr, roles.values()))}")
     _refuse_two_encoders(removers, encoder_column)
+    _refuse_two_widths(removers, roles)
     return _merge(removers)
 
 
@@ -197,7 +206,7 @@ def transform(
     dataset : ray.data.Dataset
         As `fit` takes it.
     pipeline : Pipeline or MultimodalFuser
-        Fitted, and ending in a MultimodalFuser: of a search, ``pipeline[:-1]``.
+        Fitted, without an encoder, and ending in a MultimodalFuser: of a search, ``pipeline[:-1]``.
     columns : dict of str to str, default=None
         Column of each role. None: ``{"text": "text_embedding", "image": "image_embedding"}``.
     output : str, default="vector"
@@ -222,11 +231,12 @@ def transform(
     Raises
     ------
     TypeError
-        If dataset is no Ray dataset, columns no dict of names, or pipeline ends in something else.
+        If dataset is no Ray dataset, columns no dict of names, or pipeline begins with an encoder or ends in something
+        else.
     ValueError
-        If a column is not there, or output is there already. What the pipeline refuses (another width or encoder, NaN
-        beside numbers, rows without any part) is raised where the dataset is consumed, by Ray, with a message that
-        names column and rows.
+        If a column is not there, or output or calibrator_column is there already. What the pipeline refuses (another
+        width or encoder, NaN beside numbers, rows without any part) is raised where the dataset is consumed, by Ray,
+        with a message that names column and rows.
     NotFittedError
         If the pipeline is not fitted.
     ModuleNotFoundError
@@ -250,8 +260,10 @@ def transform(
     >>> vectors.write_parquet("vectors", use_dictionary=False, compression="none")  # doctest: +SKIP
     """
     roles = _check(dataset, _EMBEDDINGS if columns is None else columns, id_column, batch_size=batch_size)
-    _check_new(dataset, [output])
-    _check_ends_in_fuser(pipeline)
+    _check_new(dataset, [output], calibrator_column)
+    if calibrator_column is not None:
+        _check_new(dataset, [calibrator_column])
+    _check_fuser(pipeline)
     return dataset.map_batches(
         transform_batch,
         fn_kwargs={
@@ -262,6 +274,7 @@ def transform(
             "id_column": id_column,
             "output": output,
             "calibrator_column": calibrator_column,
+            "version": __version__,
         },
         batch_format="pyarrow",
         batch_size=batch_size,
@@ -340,6 +353,22 @@ def _refuse_two_encoders(removers: list[ModalityGapRemover], encoder_column: str
         raise ValueError(mixed(str(encoder_column), *names[:2]))
 
 
+def _refuse_two_widths(removers: list[ModalityGapRemover], columns: Mapping[str, str]) -> None:
+    """Blocks of different widths are an error that says which columns hold them, and in how many rows."""
+    found: dict[int, dict[str, int]] = {}
+    for remover in removers:
+        rows = found.setdefault(remover.n_features_in_, {})
+        for role, count in remover.n_samples_seen_.items():
+            rows[role] = rows.get(role, 0) + count
+    if len(found) > 1:
+        listed = (
+            f"{width} numbers in {count:,} rows of {told(columns[role], role)}"
+            for width, rows in sorted(found.items())
+            for role, count in rows.items()
+        )
+        raise ValueError(f"vectors have different widths: {'; '.join(listed)}; all vectors come from one encoder")
+
+
 def _check(
     dataset: Any, columns: Any, id_column: str | None = None, *, batch_size: int | None = None
 ) -> dict[str, str]:
@@ -359,19 +388,28 @@ def _check(
     return dict(columns)
 
 
-def _check_new(dataset: Any, names: Iterable[str]) -> None:
+def _check_new(dataset: Any, names: Sequence[str], beside: str | None = None) -> None:
     """That no column will be written over, as far as can be told now."""
+    if beside in names:
+        raise ValueError(f"column {beside!r} cannot hold both vectors and fingerprints: name another for one of them")
     schema = dataset.schema(fetch_if_missing=False)
     if schema is not None:
         check_new(schema, names)
 
 
-def _check_ends_in_fuser(pipeline: Any) -> None:
-    last = pipeline[-1] if isinstance(pipeline, Pipeline) else pipeline
+def _check_fuser(pipeline: Any) -> None:
+    """That the pipeline takes embeddings and gives fused vectors."""
+    steps = [step for _, step in pipeline.steps] if isinstance(pipeline, Pipeline) else [pipeline]
+    last = steps[-1].estimator if isinstance(steps[-1], FrozenEstimator) else steps[-1]
     if not isinstance(last, MultimodalFuser):
         raise TypeError(
             f"pipeline ends in {type(last).__name__}; expected a fitted MultimodalFuser, or a Pipeline that ends in "
             "one (of a search, pipeline[:-1])"
+        )
+    if hasattr(type(steps[0]), "fingerprint"):
+        raise TypeError(
+            f"pipeline begins with {type(steps[0]).__name__}, an encoder, but the dataset holds embeddings: leave it "
+            "out, pipeline[1:]"
         )
 
 
@@ -385,6 +423,12 @@ def _actors(gpus: float) -> int:
     """Actors that the cluster has room for: by its GPUs, or one for each CPU but one, which reads."""
     cluster = _ray().cluster_resources()
     return max(1, int(cluster.get("GPU", 0) / gpus) if gpus else int(cluster.get("CPU", 1)) - 1)
+
+
+def _cpus(gpus: float, actors: int) -> int | None:
+    """CPUs of an actor: what Ray gives, but none where nothing would be left for what reads the rows."""
+    holding = actors if gpus else 1  # as many as the pool begins with, or as GPUs let it grow to
+    return 0 if _ray().cluster_resources().get("CPU", 1) <= holding else None
 
 
 def _ray() -> Any:
