@@ -48,21 +48,28 @@ N, D = 600, 24
 @pytest.fixture(scope="module")
 def cluster():
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
-        ray.init(
-            "local",
-            num_cpus=2,
-            num_gpus=1,  # a slot that Ray hands out, whether or not there is a device
-            include_dashboard=False,
-            object_store_memory=80 * 2**20,
-            configure_logging=False,
-            log_to_driver=False,
-            _temp_dir=folder,
-        )
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        yield
-        ray.shutdown()
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    short = "/tmp" if sys.platform != "win32" else None  # Ray's sockets lie in it, and their paths have 107 bytes at most
+    with tempfile.TemporaryDirectory(prefix="ray", dir=short, ignore_cleanup_errors=True) as folder:
+        try:
+            ray.init(
+                "local",  # a new one, whatever RAY_ADDRESS says and whatever else runs here
+                num_cpus=2,
+                num_gpus=1,  # a slot that Ray hands out, whether or not there is a device
+                include_dashboard=False,
+                object_store_memory=80 * 2**20,
+                configure_logging=False,
+                log_to_driver=False,
+                _temp_dir=folder,
+                _system_config={
+                    "memory_monitor_refresh_ms": 0,  # kills workers where others use up the memory of the machine
+                    "idle_worker_killing_time_threshold_ms": 3_600_000,  # starting one takes seconds
+                },
+            )
+            ray.data.DataContext.get_current().enable_progress_bars = False
+            yield
+        finally:
+            ray.shutdown()
+            ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 def make_table(rng, n=N, dtype=np.float32, encoder="model@1"):
