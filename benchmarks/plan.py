@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import isfinite, log, sqrt
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -43,8 +43,15 @@ HALF = 2  # bytes of a number in float16
 LISTS, CODE, ROW_ID, TRAIN, ROUNDS = 2**18, 64, 8, 64, 10
 """IVF262144,PQ64: lists, bytes of a vector and of its row; rows a list, and rounds, that k-means learns from."""
 
-LINKS = 32
-"""HNSW32: neighbours of a vector, twice as many on the ground level, of 4 bytes each."""
+LINKS, NODE = 32, 16
+"""HNSW32: neighbours of a vector, twice as many on the ground level, of 4 bytes each; and bytes of higher levels, of
+its level and of where its neighbours begin, on average."""
+
+MEASURED = 512
+"""Width that the rates of a core were measured at; other widths take as long a number."""
+
+ODDS = 1e-6
+"""How often the error of a mean may exceed what is said of it."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,7 @@ def stages(setting: Setting, rates: Rates) -> list[Stage]:
     encoding = n * 1e9 * sum(GFLOPS.values()) / 3
     decoding = n * 2 / 3 / rates.decode
     sample = min(setting.sample, n)
+    wide = d / MEASURED
     handling = 1 / rates.read + 1 / rates.write
     training = ROUNDS * TRAIN * LISTS * LISTS * 2 * d
     assigning = n * (LISTS + 256) * 2 * d
@@ -139,21 +147,21 @@ def stages(setting: Setting, rates: Rates) -> list[Stage]:
             sample * setting.embedding_bytes,
             3 * 8 * d,
             8 * sample * 4 / 3 * d,
-            sample * (1 / rates.fit + 1 / rates.read) / rates.ray,
+            sample * (1 / rates.fit + 1 / rates.read) / rates.ray * wide,
         ),
         Stage(
             "transform",
             n * setting.embedding_bytes,
             n * setting.vector_bytes,
             n * d * (8 * 4 / 3 + 2),
-            n * (1 / rates.transform + handling) / rates.ray,
+            n * (1 / rates.transform + handling) / rates.ray * wide,
         ),
         Stage(
             "index (IVF, PQ)",
             n * setting.vector_bytes,
             n * (CODE + ROW_ID),
             training + assigning,
-            n / rates.read,
+            n / rates.read * wide,
             (training + assigning) / gpu,
         ),
     ]
@@ -164,10 +172,20 @@ def trace() -> float:
     return median(error**2 * n / (1 - n / PHOTOS) for n, error in MEAN_ERRORS.items())
 
 
+def bound(n: float, odds: float = ODDS) -> float:
+    """What the error of the mean of n unit rows exceeds with these odds at most, by McDiarmid's inequality."""
+    return (1 + sqrt(2 * log(1 / odds))) / sqrt(n)
+
+
 def samples(sizes: Iterable[float] = (1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e9)) -> dict[str, list[str]]:
-    """How far the mean of n rows is from the mean of all, root mean square: at most, and as measured on photos."""
+    """How far the mean of n rows is from the mean of all: at most, hardly ever farther, and as measured on photos."""
     return {
-        amount(n): [f"{sqrt(1 / n):.2g}", f"{sqrt(trace() / n):.2g}", f"{sqrt(trace() / n) / SMALLEST_SPREAD:.1%}"]
+        amount(n): [
+            f"{sqrt(1 / n):.2g}",
+            f"{bound(n):.2g}",
+            f"{sqrt(trace() / n):.2g}",
+            f"{sqrt(trace() / n) / SMALLEST_SPREAD:.1%}",
+        ]
         for n in sizes
     }
 
@@ -177,13 +195,13 @@ def indexes(setting: Setting) -> dict[str, list[str]]:
     vector = setting.vector_bytes
     sizes = {
         "exact, float16": vector,
-        "HNSW32, float16": vector + 2 * LINKS * 4,
+        "HNSW32, float16": vector + 2 * LINKS * 4 + NODE,
         "IVF262144,PQ64": CODE + ROW_ID,
     }
     return {
         name: [
             f"{setting.documents * size / 1e12:,.2f}",
-            f"{-(-setting.documents * size // GPU_MEMORY):,.0f}",
+            "" if name.startswith("HNSW") else f"{-(-setting.documents * size // GPU_MEMORY):,.0f}",  # for CPUs only
             f"{-(-setting.documents * size // 512e9):,.0f}",
         ]
         for name, size in sizes.items()
@@ -229,8 +247,8 @@ def print_plan(setting: Setting, rates: Rates) -> None:
     print(table(f"{amount(setting.documents)} documents on {has}", columns, rows))
     kept = setting.documents * (setting.embedding_bytes + setting.vector_bytes) / 1e12
     print(f"Kept: {kept:,.2f} TB of embeddings and vectors, ${kept * setting.storage_price:,.0f} a month.\n")
-    columns = ["error at most", "on photos", "of the smallest spread"]
-    print(table("Error of the mean of n random rows", columns, samples()))
+    columns = ["RMS at most", f"above once in {amount(1 / ODDS)} at most", "RMS on photos", "of the smallest spread"]
+    print(table("Error of the mean of n random rows of a role", columns, samples()))
     columns = ["TB", f"GPUs of {GPU_MEMORY / 1e9:g} GB", "machines of 512 GB"]
     print(table("Indexes in memory", columns, indexes(setting)))
     gpus = -(-setting.documents * setting.vector_bytes // GPU_MEMORY)
@@ -238,7 +256,7 @@ def print_plan(setting: Setting, rates: Rates) -> None:
     print(f"An exact search reads all: {scan * 1e3:,.0f} ms a batch of queries on {gpus:,.0f} GPUs at their peak.")
 
 
-def measure(documents: int = 30_000, width: int = 512) -> Rates:
+def measure(documents: int = 30_000, width: int = MEASURED) -> Rates:
     """The rates of one core here, in seconds of processor time."""
     import torch
 
@@ -309,11 +327,11 @@ def main(arguments: Sequence[str] = ()) -> int:
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, choices=choices)
     parser.add_argument("--measure", action="store_true", help="with the rates of a core of this machine")
     options = vars(parser.parse_args(arguments))
-    rates = measure() if options.pop("measure") else RATES
-    setting = Setting(**options)
-    wrong = [name for name, value in options.items() if name != "gpu" and not value > 0]
+    fresh = options.pop("measure")
+    wrong = [name for name, value in options.items() if name != "gpu" and not (value > 0 and isfinite(value))]
     if wrong:
         parser.error(f"must be above 0: {', '.join(wrong)}")
+    rates, setting = measure() if fresh else RATES, Setting(**options)
     print_plan(setting, rates)
     return 0
 

@@ -4,6 +4,7 @@ import re
 from math import sqrt
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import plan
@@ -62,11 +63,39 @@ def test_twice_the_documents_take_twice_as_long_and_other_rates_change_what_limi
 
 def test_bytes_of_indexes():
     rows = plan.indexes(plan.Setting())
-    assert [row[0] for row in rows.values()] == ["1.02", "1.28", "0.07"]
+    assert [row[0] for row in rows.values()] == ["1.02", "1.30", "0.07"]
     assert rows["exact, float16"][1:] == ["13", "2"]
+    assert rows["HNSW32, float16"][1] == ""
 
 
-@pytest.mark.parametrize("arguments", [["--documents", "0"], ["--cores", "-1"], ["--gpu", "K80"]])
+def test_an_index_of_faiss_holds_what_the_plan_says():
+    faiss = pytest.importorskip("faiss")
+    x = np.random.default_rng(0).normal(size=(4000, 32)).astype(np.float32)
+    index = faiss.index_factory(32, "HNSW32_SQfp16")
+    index.train(x)
+    index.add(x)
+    said = 2 * 32 + 2 * plan.LINKS * 4 + plan.NODE
+    assert len(faiss.serialize_index(index)) / len(x) == pytest.approx(said, rel=0.01)
+
+
+def test_the_error_of_a_mean_stays_within_its_bounds(rng):
+    rows = rng.normal(size=(5000, 8)) + 0.3
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    errors = [np.linalg.norm(rng.choice(rows, 50, replace=False).mean(0) - rows.mean(0)) for _ in range(500)]
+    assert np.sqrt(np.mean(np.square(errors))) <= sqrt(1 / 50)
+    assert np.mean(np.array(errors) > plan.bound(50, odds=0.01)) <= 0.01
+    assert plan.bound(1e6) == pytest.approx(6.26e-3, rel=1e-2)
+
+
+def test_wider_vectors_take_the_cores_longer():
+    one, two = (plan.stages(plan.Setting(width=width), plan.RATES) for width in (512, 1024))
+    for narrow, wide in zip(one[2:], two[2:], strict=True):
+        assert wide.core_seconds == pytest.approx(2 * narrow.core_seconds)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--documents", "0"], ["--documents", "inf"], ["--share", "nan"], ["--cores", "-1"], ["--gpu", "K80"]]
+)
 def test_arguments_without_sense_are_refused(arguments, capsys):
     with pytest.raises(SystemExit):
         plan.main(arguments)
