@@ -48,7 +48,7 @@ N, D = 600, 24
 @pytest.fixture(scope="module")
 def cluster():
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    short = "/tmp" if sys.platform != "win32" else None  # Ray's sockets lie in it, and their paths have 107 bytes at most
+    short = "/tmp" if os.name == "posix" else None  # paths of Ray's sockets in it have 107 bytes at most
     with tempfile.TemporaryDirectory(prefix="ray", dir=short, ignore_cleanup_errors=True) as folder:
         try:
             ray.init(
@@ -564,3 +564,17 @@ def test_errors_of_other_kinds_are_kept_and_told_with_their_place():
     with pytest.raises(RuntimeError, match="out of memory") as caught:
         Encoder(Odd(fail), "encoder")(pa.table({"id": [7], "t": ["a"]}), columns={"text": "t"}, id_column="id")
     assert caught.value.__notes__[0].endswith("of column 't' (role 'text'); 'id' of its first row: 7")
+
+
+class Unloadable(Odd):
+    @property
+    def fingerprint(self):
+        raise AttributeError("the weights of ViT-X are not in the cache")
+
+
+def test_a_model_that_cannot_be_loaded_is_told_to_the_driver(cluster):
+    with pytest.raises(AttributeError, match="weights of ViT-X"):
+        Encoder(Unloadable(None), "encoder")
+    words = ray.data.from_items([{"t": "a"}])
+    with pytest.raises(ray.exceptions.RayError, match="weights of ViT-X are not in the cache"):
+        encode(words, Unloadable(None), {"text": "t"}, num_gpus=0, concurrency=1).materialize()

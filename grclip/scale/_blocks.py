@@ -39,7 +39,8 @@ class Encoder:
     def __init__(self, encoder: Any, encoder_column: str, version: str = __version__) -> None:
         refuse_other_version(version)
         self.encoder, self.encoder_column = encoder, encoder_column
-        getattr(encoder, "fingerprint", None)  # loads the model, once for all batches
+        if hasattr(type(encoder), "fingerprint"):  # of the class, because an AttributeError in loading has to be told
+            encoder.fingerprint  # noqa: B018 (loads the model, once for all batches)
 
     def __call__(self, table: Any, *, columns: Mapping[str, str], id_column: str | None) -> Any:
         """The batch with embeddings beside its raw values."""
