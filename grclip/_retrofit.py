@@ -20,6 +20,8 @@ from grclip.items import Items, parts_of
 from grclip.pipelines import pipeline_fingerprint
 
 _SCORES = 2**22  # scores that are worked on at once: 32 MB of float64
+_ROUNDED = 16  # roundings of a number near 1: what is shorter after a subtraction is rounding alone
+_LARGEST = 2.0  # no product of unit vectors, and more than a compressed index makes of one
 
 
 def steps_of(pipeline: Any, expected: str | None = None) -> tuple[ModalityGapRemover, MultimodalFuser]:
@@ -60,9 +62,9 @@ def codes_of(parts: Mapping[str, Array]) -> tuple[NDArray[np.int64], NDArray[np.
     return codes, empty
 
 
-def inverse(norms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 / norm; zero for rows without direction."""
-    usable = norms >= norm_limits(torch.float64)[0]
+def inverse(norms: NDArray[np.float64], *dtypes: torch.dtype) -> NDArray[np.float64]:
+    """1 / norm of rows without their mean; zero for those that lie at it, as far as the dtypes tell."""
+    usable = norms > _ROUNDED * max(torch.finfo(compute_dtype(dtype)).eps for dtype in dtypes)
     return np.divide(1, norms, out=np.zeros_like(norms), where=usable)
 
 
@@ -136,23 +138,30 @@ class Asking(NamedTuple):
         if query_role is None:
             return cls(torch.from_numpy(calibrated), np.ones(len(own)), own, False)
         raw, usable = stored(parts_of(queries)[query_role], normalize=remover.normalize)
-        gone = raw - torch.from_numpy(remover.means_[query_role]) * usable
-        return cls(raw, inverse(torch.linalg.vector_norm(gone, dim=1).numpy()), own, True)
+        norms = torch.linalg.vector_norm(raw - torch.from_numpy(remover.means_[query_role]) * usable, dim=1).numpy()
+        factors = inverse(norms, dtype_of(parts_of(queries)[query_role]))
+        return cls(raw, factors, own * (factors > 0)[:, None], True)
+
+
+def check_rows(rows: Any, n_queries: int, n_documents: int, name: str = "rows") -> NDArray[np.int64]:
+    """Rows of candidates, -1 for none, as int64."""
+    places = rows.detach().cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+    if places.ndim != 2 or len(places) != n_queries or places.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name} must be integers of shape ({n_queries}, n_candidates); got {places.dtype} of shape {places.shape}"
+        )
+    if places.size and not (places.min() >= -1 and places.max() < n_documents):
+        raise ValueError(f"{name} go from {places.min()} to {places.max()}; terms have {n_documents} rows")
+    return np.ascontiguousarray(places, dtype=np.int64)
 
 
 def check_products(
-    products: Any, roles: Sequence[str], codes: NDArray[np.int64], n_queries: int, rows: Any
+    products: Any, roles: Sequence[str], codes: NDArray[np.int64], n_queries: int, rows: NDArray[np.int64] | None
 ) -> dict[str, Tensor]:
     """Products by role, of the right shapes, for all parts that documents have."""
-    n_documents, expected = len(codes), (n_queries, len(codes))
+    expected = (n_queries, len(codes))
     if rows is not None:
-        places = rows if isinstance(rows, Tensor) else np.asarray(rows)
-        if places.ndim != 2 or len(places) != n_queries or "int" not in str(places.dtype):
-            raise ValueError(f"rows must be integers of shape ({n_queries}, n_candidates); got {places!r}")
-        if places.shape[1] and not (int(places.min()) >= -1 and int(places.max()) < n_documents):
-            raise ValueError(f"rows go from {int(places.min())} to {int(places.max())}; terms have {n_documents} rows")
-        used = as_tensor(places).cpu().numpy()
-        codes, expected = codes[used[used >= 0]], tuple(places.shape)
+        codes, expected = codes[rows[rows >= 0]], rows.shape
     codes = codes & (2 ** len(roles) - 1)
     found = int(np.bitwise_or.reduce(codes, initial=0))
     needed = [role for r, role in enumerate(roles) if found >> r & 1]
@@ -170,24 +179,53 @@ def check_products(
     return checked
 
 
+def check_sizes(
+    products: Mapping[str, Tensor],
+    weights: NDArray[np.float64],
+    codes: NDArray[np.int64],
+    rows: NDArray[np.int64] | None,
+    roles: Sequence[str],
+) -> None:
+    """That products are of unit vectors, wherever they are read."""
+    read = weights[codes & (2 ** len(roles) - 1)] > 0
+    for role, x in products.items():
+        counts = as_tensor(read[:, roles.index(role)])
+        for some in row_blocks(x, max(1, _SCORES // x.shape[1])):
+            large = x[some] > _LARGEST
+            if not large.any():
+                continue
+            used = counts if rows is None else counts[as_tensor(rows[some]).clamp(min=0)] & as_tensor(rows[some] >= 0)
+            if len(reached := x[some].cpu()[large.cpu() & used]):
+                raise ValueError(
+                    f"products of {role!r} reach {float(reached.max()):.3g}, which those of unit vectors do not: the "
+                    "index holds vectors of other lengths, or was asked with others; divide products by these lengths"
+                )
+
+
 def scores_of(
     products: Mapping[str, Tensor],
     asking: Asking,
     weights: NDArray[np.float64],
+    lengths: NDArray[np.float64],
     terms: tuple[NDArray, NDArray, NDArray],
-    rows: Any,
+    rows: NDArray[np.int64] | None,
     roles: Sequence[str],
 ) -> Tensor:
-    """Calibrated scores by the formula of retrofit_scores, -inf where there is no document or it has no direction."""
+    """Calibrated scores by the formula of retrofit_scores, -inf where there is no document or it has no direction.
+
+    None is larger than the length of the calibrated document, by code in `lengths`: that of one near its mean would be,
+    by what the products were rounded.
+    """
     first = next(iter(products.values()))
     dtype = compute_dtype(*(x.dtype for x in products.values()))
     out = torch.empty(first.shape, dtype=dtype, device=first.device)
     table, factors, means = (torch.from_numpy(x).to(out.device) for x in (weights, asking.factors, asking.means))
-    columns = [torch.from_numpy(np.ascontiguousarray(column)).to(out.device) for column in terms]
-    places, kinds = None if rows is None else torch.as_tensor(rows, device=out.device), 2 ** len(roles) - 1
+    columns = [as_tensor(column).to(out.device) for column in (*terms, np.nan_to_num(lengths, nan=np.inf))]
+    places, kinds = None if rows is None else as_tensor(rows).to(out.device), 2 ** len(roles) - 1
     for some in row_blocks(out, max(1, _SCORES // out.shape[1])):
-        at = slice(None) if places is None else places[some].clamp(min=0).long()
-        code, shift, scale = (column[at] if places is not None else column[None] for column in columns)
+        at = slice(None) if places is None else places[some].clamp(min=0)
+        code, shift, scale = (column[at] if places is not None else column[None] for column in columns[:3])
+        length = columns[3][code & kinds]
         total = -shift * factors[some, None] if asking.is_raw else torch.zeros_like(scale)
         for role, x in products.items():
             r = roles.index(role)
@@ -195,21 +233,20 @@ def scores_of(
             share = table[code & kinds, r] * ~(code >> len(roles) + r & 1).bool()
             total = total + torch.where(share > 0, share * term, 0)
         gone = scale == 0 if places is None else (scale == 0) | (places[some] < 0)
-        out[some] = torch.where(gone, -torch.inf, total * scale)
+        out[some] = torch.where(gone, -torch.inf, (total * scale).clamp(-length, length))
     return out
 
 
-def check_found(kind: str, rows: Any, kinds: NDArray[np.str_]) -> None:
+def check_found(kind: str, rows: NDArray[np.int64], kinds: NDArray[np.int64], names: NDArray[np.str_]) -> None:
     """That a search returned documents of its kind, each once."""
-    found = as_tensor(rows if isinstance(rows, Tensor) else np.asarray(rows)).cpu().numpy()
-    inside = found[(found >= 0) & (found < len(kinds))]
-    strange = inside[kinds[inside] != kind]
+    inside = rows[rows >= 0]
+    strange = inside[names[kinds[inside]] != kind]
     if len(strange):
         raise ValueError(
             f"the search of kind {kind!r} returned {few(np.unique(strange))} of the terms, of kind "
-            f"{str(kinds[strange[0]])!r}; return rows of all documents, not of that index"
+            f"{str(names[kinds[strange[0]]])!r}; return rows of all documents, not of that index"
         )
-    ordered = np.sort(found, axis=1)
+    ordered = np.sort(rows, axis=1)
     twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
     if twice.any():
         raise ValueError(f"the search of kind {kind!r} returned a document twice for query {int(twice.argmax())}")

@@ -13,20 +13,22 @@ from sklearn.pipeline import Pipeline
 from torch import Tensor
 
 from grclip._fuse import check_kinds, kind_weights, kinds_of
-from grclip._kernels import Array, as_tensor
+from grclip._kernels import Array, as_tensor, dtype_of
 from grclip._retrofit import (
     Asking,
     best,
     check_found,
     check_products,
     check_query_role,
+    check_rows,
+    check_sizes,
     codes_of,
     inverse,
     measure,
     scores_of,
     steps_of,
 )
-from grclip._validation import check_k, check_width, few, refuse_other_encoder
+from grclip._validation import check_k, check_width, few, refuse_other_encoder, warn_zero_rows
 from grclip.items import Items, parts_of
 from grclip.pipelines import pipeline_fingerprint
 
@@ -51,12 +53,15 @@ class RetrofitTerms:
     shift : ndarray of shape (n,), float64
         The dot product of the document's raw parts, weighted as they are fused, with the mean of queries.
     scale : ndarray of shape (n,), float64
-        One over the length of the centred document, and over the spread of its kind; 0 for a row of zeros.
+        One over the length of the centred document, and over the spread of its kind; 0 for a row of zeros, and for a
+        document that lies at its mean.
     calibrator : str, default=None
         `pipeline_fingerprint` of the pipeline that they belong to; None leaves that unchecked.
 
     Raises
     ------
+    TypeError
+        If codes are no integers, or shift and scale no floating numbers.
     ValueError
         If lengths differ.
 
@@ -81,6 +86,11 @@ class RetrofitTerms:
     calibrator: str | None = None
 
     def __post_init__(self) -> None:
+        for name, dtype in (("codes", np.int64), ("shift", np.float64), ("scale", np.float64)):
+            column = np.asarray(getattr(self, name))
+            if column.dtype.kind not in ("iu" if name == "codes" else "f"):
+                raise TypeError(f"{name} must be an array of {np.dtype(dtype)}; got {column.dtype}")
+            object.__setattr__(self, name, column.astype(dtype, copy=False))
         lengths = {name: np.shape(getattr(self, name)) for name in ("codes", "shift", "scale")}
         if len(set(lengths.values())) > 1 or len(lengths["codes"]) != 1:
             raise ValueError(f"codes, shift and scale have a value for each document; got shapes {lengths}")
@@ -95,8 +105,8 @@ class RetrofitTerms:
     @property
     def kinds(self) -> NDArray[np.str_]:
         """The roles that each document has, joined by ``+``, as `Items.kinds`."""
-        names = np.array(["+".join(r for r in self.roles if r in kind) for kind in kinds_of(self.roles)])
-        return names[self.codes & (2 ** len(self.roles) - 1)]
+        names = _kind_names(self.roles)
+        return names[self.codes & (len(names) - 1)]
 
 
 def retrofit_terms(pipeline: Pipeline, items: Items, *, query_role: str | None = None) -> RetrofitTerms:
@@ -127,7 +137,7 @@ def retrofit_terms(pipeline: Pipeline, items: Items, *, query_role: str | None =
     Warns
     -----
     UserWarning
-        For rows of zeros.
+        For rows of zeros, and for documents that lie at the mean of their roles: nothing is left of them but rounding.
 
     See Also
     --------
@@ -167,7 +177,9 @@ def retrofit_terms(pipeline: Pipeline, items: Items, *, query_role: str | None =
     shares = kind_weights(tuple(parts), **fuser._weighting())[codes]
     asked = np.zeros(remover.n_features_in_) if query_role is None else remover.means_[query_role]
     shift, norms = measure(parts, means, shares, asked, normalize=remover.normalize)
-    scale, told = inverse(norms) * lengths[codes], pipeline_fingerprint(pipeline)
+    inverses = inverse(norms, *map(dtype_of, parts.values()))
+    warn_zero_rows({"fused parts": np.flatnonzero((inverses == 0) & (codes != empty))})
+    scale, told = inverses * lengths[codes], pipeline_fingerprint(pipeline)
     return RetrofitTerms(tuple(parts), query_role, codes | empty << len(parts), shift, scale, told)
 
 
@@ -212,7 +224,8 @@ def retrofit_scores(
     ------
     TypeError, ValueError
         For products of another shape than rows and terms have, of documents of several parts that are not by role, or
-        that are NaN; for queries or another pipeline that the terms are not for; and as the transform of the pipeline.
+        that are NaN or too large for unit vectors; for queries or another pipeline that the terms are not for; and as
+        the transform of the pipeline.
 
     See Also
     --------
@@ -226,7 +239,8 @@ def retrofit_scores(
 
     where ``scale`` is ``1 / (|d - n| s)`` and ``m . d`` is ``shift``: all else is the query's own. All that is fused
     before its length is taken is linear in the parts, so a sum over the parts, weighted as they are fused, stands in
-    the place of d. The error is that of the products, times ``scale / |q - m|``.
+    the place of d. The error is that of the products, times ``scale / |q - m|``; scores never exceed the length of
+    the calibrated document, 1 or 1 / s.
 
     Examples
     --------
@@ -246,9 +260,13 @@ def retrofit_scores(
     """
     remover, fuser = steps_of(pipeline, terms.calibrator)
     asking = Asking.of(remover, fuser, queries, terms.roles, _role_of(terms, asked))
-    by_role = check_products(products, terms.roles, terms.codes, len(queries), rows)
-    weights = kind_weights(terms.roles, **fuser._weighting())
-    out = scores_of(by_role, asking, weights, (terms.codes, terms.shift, terms.scale), rows, terms.roles)
+    places = None if rows is None else check_rows(rows, len(queries), len(terms))
+    by_role = check_products(products, terms.roles, terms.codes, len(queries), places)
+    weights, (lengths, _) = kind_weights(terms.roles, **fuser._weighting()), fuser._lengths(terms.roles, queries=False)
+    if remover.normalize:
+        check_sizes(by_role, weights, terms.codes, places, terms.roles)
+    columns = (terms.codes, terms.shift, terms.scale)
+    out = scores_of(by_role, asking, weights, lengths, columns, places, terms.roles)
     broken = torch.nonzero(out.isnan().any(dim=1)).flatten().cpu().numpy()
     if len(broken):
         raise ValueError(f"products: NaN in {few(broken)}, for parts that documents have; every one of these is needed")
@@ -329,15 +347,23 @@ def retrofit_search(
     exact = Asking.of(remover, fuser, queries, terms.roles, _role_of(terms, asked)).vectors
     given = next(iter(parts_of(queries).values()))
     vectors = exact.to(given.device, given.dtype) if isinstance(given, Tensor) else exact.numpy().astype(given.dtype)
-    found, kinds = [], terms.kinds
+    found, names = [], _kind_names(terms.roles)
+    kinds = terms.codes & (len(names) - 1)
+    counts = np.bincount(kinds, minlength=len(names))
     for kind, search in searches.items():
-        n_documents = int((kinds == kind).sum())
+        n_documents = int(counts[names == kind].sum())
         if not n_documents:
-            raise ValueError(f"searches name the kind {kind!r}, but documents are {', '.join(np.unique(kinds))}")
-        products, rows = search(vectors, min(candidates, n_documents))
-        check_found(kind, rows, kinds)
+            raise ValueError(
+                f"searches name the kind {kind!r}, but documents are {', '.join(sorted(names[counts > 0]))}"
+            )
+        products, given_rows = search(vectors, min(candidates, n_documents))
+        rows = check_rows(given_rows, len(queries), len(terms), f"rows of the search of kind {kind!r}")
+        check_found(kind, rows, kinds, names)
+        if not rows.shape[1]:
+            found.append((np.empty(rows.shape, np.float32), rows))
+            continue
         scores = retrofit_scores(products, pipeline, queries, terms, rows=rows, asked=asked)
-        found.append((as_tensor(scores).cpu().numpy(), as_tensor(rows).cpu().numpy()))
+        found.append((as_tensor(scores).cpu().numpy(), rows))
     if not found:
         raise ValueError("searches is empty; expected a search for each kind of document")
     columns = [np.concatenate(column, axis=1) for column in zip(*found, strict=True)]
@@ -345,6 +371,11 @@ def retrofit_search(
     if isinstance(given, Tensor):
         return torch.from_numpy(scores).to(given.device), torch.from_numpy(rows).to(given.device)
     return scores, rows
+
+
+def _kind_names(roles: tuple[str, ...]) -> NDArray[np.str_]:
+    """The name of each kind by its code."""
+    return np.array(["+".join(role for role in roles if role in kind) for kind in kinds_of(roles)])
 
 
 def _role_of(terms: RetrofitTerms, asked: str) -> str | None:

@@ -188,6 +188,103 @@ def test_a_row_of_zeros_beside_a_part_weighs_nothing(mixed):
         assert_direct(scores, pipeline, zeroed, np.float64)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_documents_that_lie_at_their_mean_rank_last(rng, dtype):
+    """As where all images are one placeholder: what is left of them is rounding, and one over it is without bound."""
+    task, qrels = make_mixed(rng)
+    image = np.where(np.isnan(task.corpus["image"]), np.nan, unit(rng.normal(size=(1, 16)))).astype(dtype)
+    parts = {"text": task.corpus["text"].astype(dtype), "image": image}
+    task = SearchTask(Items({"query": task.queries["query"].astype(dtype)}), Items(parts))
+    pipeline = calibrated().fit(task, qrels)
+    alone = np.flatnonzero(task.corpus.kinds == "image")
+    with pytest.warns(UserWarning, match=rf"fused parts: {len(alone)} rows \({alone[0]}, "):
+        terms = retrofit_terms(pipeline, task.corpus)
+    scores = retrofit_scores(raw_products(task), pipeline, task.queries, terms)
+    assert np.isneginf(scores[:, alone]).all()
+    rest = np.setdiff1d(np.arange(30), alone)
+    expected = direct(pipeline, SearchTask(task.queries, task.corpus[rest]))
+    np.testing.assert_allclose(scores[:, rest], expected, atol=4 * TOLERANCE[dtype])  # centred parts are short here
+
+
+@pytest.mark.parametrize("equalize", [False, True])
+def test_no_score_exceeds_the_length_of_the_calibrated_document(mixed, equalize):
+    task, qrels = mixed
+    pipeline = calibrated(equalize=equalize).fit(task, qrels)
+    mean = pipeline[0].means_["text"] = unit(pipeline[0].means_["text"])  # unit rows lie near no shorter mean
+    corpus = Items({"text": unit(mean + 1e-5 * unit(np.random.default_rng(0).normal(size=(20, 16))))})
+    terms = retrofit_terms(pipeline, corpus)
+    products = {"text": (unit(task.queries["query"]) @ corpus["text"].T + 1e-4).astype(np.float32)}
+    scores = retrofit_scores(products, pipeline, task.queries, terms)
+    longest = np.linalg.norm(pipeline.transform(corpus), axis=1).max()
+    assert np.abs(scores).max() == pytest.approx(longest, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u4", "u8", "i4", ">i8"])
+def test_rows_of_candidates_may_be_of_any_integers(mixed, dtype):
+    task, qrels = mixed
+    pipeline = calibrated().fit(task, qrels)
+    terms, products = retrofit_terms(pipeline, task.corpus), raw_products(task)
+    rows = np.tile(np.arange(5), (30, 1))[:, ::-1]
+    some = {role: np.take_along_axis(x, rows, axis=1) for role, x in products.items()}
+    expected = retrofit_scores(products, pipeline, task.queries, terms)[:, 4::-1]
+    for given_rows in (rows.astype(dtype), rows.tolist(), rows):
+        found = retrofit_scores(some, pipeline, task.queries, terms, rows=given_rows)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_terms_may_come_from_columns_of_any_width_that_cannot_be_written_to(mixed):
+    task, qrels = mixed
+    pipeline = calibrated().fit(task, qrels)
+    terms, products = retrofit_terms(pipeline, task.corpus), raw_products(task)
+    columns = [terms.codes.astype(np.uint8), terms.shift.astype(np.float32), terms.scale.astype(np.float32)]
+    for column in columns:
+        column.setflags(write=False)
+    loaded = RetrofitTerms(terms.roles, terms.query_role, *columns)
+    np.testing.assert_allclose(
+        retrofit_scores(products, pipeline, task.queries, loaded),
+        retrofit_scores(products, pipeline, task.queries, terms),
+        atol=1e-6,
+    )
+    with pytest.raises(TypeError, match="codes must be an array of int64; got float64"):
+        RetrofitTerms(("text",), None, np.ones(1), np.ones(1), np.ones(1))
+    with pytest.raises(TypeError, match="scale must be an array of float64; got <U1"):
+        RetrofitTerms(("text",), None, np.ones(1, dtype=int), np.ones(1), np.array(["1"]))
+
+
+def test_products_of_an_index_that_is_not_of_unit_vectors_are_refused(mixed):
+    task, qrels = mixed
+    pipeline = calibrated().fit(task, qrels)
+    terms, products = retrofit_terms(pipeline, task.corpus), raw_products(task)
+    long = {**products, "text": 10 * products["text"]}
+    rows = np.tile(np.arange(30), (30, 1))
+    for options in ({}, {"rows": rows}):
+        with pytest.raises(
+            ValueError, match=r"products of 'text' reach .*, which those of unit vectors do not: the index holds"
+        ):
+            retrofit_scores(long, pipeline, task.queries, terms, **options)
+    lacking = np.isnan(task.corpus["text"]).all(axis=1)  # these places are not read
+    unread = {**products, "text": np.where(lacking, 1e9, products["text"])}
+    expected = retrofit_scores(products, pipeline, task.queries, terms)
+    np.testing.assert_array_equal(retrofit_scores(unread, pipeline, task.queries, terms), expected)
+    np.testing.assert_array_equal(
+        retrofit_scores(long, pipeline, task.queries, terms, rows=np.full((30, 30), -1)), np.full((30, 30), -np.inf)
+    )
+
+
+def test_a_search_that_finds_nothing_leaves_the_others(mixed):
+    task, qrels = mixed
+    pipeline = calibrated().fit(task, qrels)
+    terms, searches = retrofit_terms(pipeline, task.corpus), by_kind(task)
+    nothing = {"image": lambda vectors, n: (np.empty((30, 0)), np.empty((30, 0), dtype=int))}
+    expected = retrofit_search({"text": searches["text"]}, pipeline, task.queries, terms)
+    found = retrofit_search({"text": searches["text"], **nothing}, pipeline, task.queries, terms)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    scores, rows = retrofit_search(nothing, pipeline, task.queries, terms, k=3)
+    assert np.isneginf(scores).all()
+    assert (rows == -1).all()
+
+
 def test_queries_of_two_parts_ask_calibrated(rng):
     task, qrels = make_mixed(rng)
     queries = Items({"query": task.queries["query"], "query_image": unit(rng.normal(size=(30, 16)))})
@@ -418,6 +515,10 @@ def test_wrong_searches(mixed):
         search({"text": searches["image"]})
     with pytest.raises(ValueError, match="the search of kind 'text' returned a document twice for query 0"):
         search({"text": lambda v, n: (np.ones((30, 2)), np.zeros((30, 2), dtype=int) + 0)})
+    with pytest.raises(ValueError, match=r"rows of the search of kind 'text' must be integers of shape \(30, n_cand"):
+        search({"text": lambda v, n: (np.ones(3), np.arange(3))})
+    with pytest.raises(ValueError, match="rows of the search of kind 'text' go from 0 to 30; terms have 30 rows"):
+        search({"text": lambda v, n: (np.ones((30, 31)), np.tile(np.arange(31), (30, 1)))})
     with pytest.raises(ValueError, match="candidates must be a whole number of at least 1; got 0"):
         search(searches, candidates=0)
     with pytest.raises(ValueError, match="k must be a whole number of at least 1; got 0"):
