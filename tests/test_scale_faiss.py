@@ -255,16 +255,34 @@ def test_faiss_uses_no_more_threads_than_torch_may(rng, monkeypatch):
         ({"k": 0}, ValueError, "k must be a whole number of at least 1; got 0"),
         ({"k": 51}, ValueError, "k=51 is larger than the corpus, which has 50 rows"),
         ({"index_factory": None}, TypeError, "index_factory must be a str such as 'Flat' or 'HNSW32'; got None"),
-        ({"index_factory": "Nonsense"}, ValueError, "'Nonsense' makes no index .* could not parse index string"),
+        (
+            {"index_factory": "Nonsense"},
+            ValueError,
+            "'Nonsense' makes no index .* Faiss says: could not parse index string",
+        ),
         ({"index_factory": "PQ5"}, ValueError, "50 rows of 8 numbers; Faiss says: .*multiple of the number of subq"),
         ({"index_factory": "IVF64,Flat"}, ValueError, r"Faiss says: Number of training points \(50\) should be at le"),
         ({"index_factory": "IDMap,Flat"}, ValueError, "Faiss says: .*add does not make sense"),
         ({"index_factory": "LSH"}, ValueError, "index_factory='LSH'"),
         ({"index_factory": "NSG8,PQ4"}, ValueError, "does not rank by inner product: choose another index"),
         ({"search_parameters": {"nprobe": 4}}, ValueError, "name 'nprobe', which the index 'Flat' does not have"),
-        ({"search_parameters": {"nprobe": 0}}, ValueError, r"search_parameters\['nprobe'\] must be a number above 0"),
-        ({"search_parameters": {"nprobe": True}}, ValueError, "must be a number above 0; got True"),
-        ({"search_parameters": {"nprobe": "4"}}, ValueError, "must be a number above 0; got '4'"),
+        (
+            {"search_parameters": {"nprobe": 0}},
+            ValueError,
+            r"search_parameters\['nprobe'\] must be a whole number from 1",
+        ),
+        ({"search_parameters": {"nprobe": True}}, ValueError, "must be a whole number from 1 .*; got True"),
+        ({"search_parameters": {"nprobe": "4"}}, ValueError, "must be a whole number from 1 .*; got '4'"),
+        ({"search_parameters": {"efSearch": 0.5}}, ValueError, "must be a whole number from 1 .*; got 0.5"),
+        ({"search_parameters": {"nprobe": 2.5}}, ValueError, "must be a whole number from 1 .*; got 2.5"),
+        ({"search_parameters": {"nprobe": 2**31}}, ValueError, r"from 1 to 2\*\*31 - 1; got 2147483648"),
+        ({"search_parameters": {"nprobe": np.nan}}, ValueError, "must be a whole number from 1 .*; got nan"),
+        ({"search_parameters": {"k_factor_rf": 0.5}}, ValueError, "must be a number from 1 .*; got 0.5"),
+        ({"search_parameters": {3: 4}}, TypeError, "search_parameters are by name, a str such as 'nprobe'; got 3"),
+        ({"index_factory": "IVF0,Flat"}, ValueError, "asks for IVF0, which finds nothing or ends the process"),
+        ({"index_factory": "PCA0,Flat"}, ValueError, "asks for PCA0, which"),
+        ({"index_factory": "HNSW0"}, ValueError, "asks for HNSW0, which"),
+        ({"index_factory": "IVF4_HNSW1,Flat"}, ValueError, "asks for HNSW1, which .* links of a graph from 2"),
         ({"search_parameters": "nprobe=4"}, TypeError, "search_parameters must be a dict"),
         ({"training_size": 0}, ValueError, "training_size must be a whole number of at least 1; got 0"),
     ],
@@ -276,6 +294,13 @@ def test_wrong_parameters(options, error, message, rng):
     with pytest.raises(error, match=message):
         retriever.set_params(**options).fit(corpus)
     assert retriever.index_ is before
+
+
+def test_a_ratio_may_be_broken(rng):
+    corpus, queries = draw(rng)
+    options = {"index_factory": "PQ4x4,RFlat", "search_parameters": {"k_factor_rf": 1.5}}
+    assert FaissRetriever(**options).fit(corpus).predict(queries).shape == (20, 10)
+    assert FaissRetriever(index_factory="HNSW10", search_parameters={"efSearch": np.float32(20)}).fit(corpus)
 
 
 def test_wrong_search_parameters_after_fit(rng):
@@ -294,6 +319,11 @@ def test_other_wrong_input():
         FaissRetriever(k=1).fit(1e30 * np.eye(3))
     with pytest.raises(ValueError, match="queries holds numbers too large for float32"):
         retriever.predict(1e30 * np.eye(3))
+    small = np.diag([1.0, 1e-50, 1.0])  # in float32 it would be as similar to all
+    with pytest.raises(ValueError, match=r"corpus: numbers too small for float32, .*, in 1 row \(1\); scale them up"):
+        FaissRetriever(k=1).fit(small)
+    with pytest.raises(ValueError, match=r"queries: numbers too small for float32, .*, in 1 row \(1\)"):
+        retriever.predict(torch.from_numpy(small))
     with pytest.raises(ValueError, match="X has 2 features, but FaissRetriever is expecting 3 features"):
         retriever.predict(torch.ones(1, 2))
     with pytest.raises(ValueError, match="k=4 is larger than the corpus, which has 3 rows"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping
@@ -15,13 +16,15 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from grclip._kernels import Array, as_tensor, norm_limits, row_blocks
+from grclip._kernels import Array, as_tensor, dtype_of, norm_limits, row_blocks, row_norms
 from grclip._optional import optional_import
 from grclip._retriever import BaseRetriever
-from grclip._validation import check_k
+from grclip._validation import check_k, few
 
 __all__ = ["FaissRetriever"]
 
+_DEGENERATE = re.compile(r"(?:IVF|PCA[RW]*|RR|NSG|HNSW)0+(?!\d)|(?:NSG|HNSW)0*1(?!\d)")
+_MANY = 2**31  # parameters of Faiss are ints
 _BLOCK = 2**14  # rows handed to Faiss at once: 32 MB of 512 float32
 
 
@@ -62,7 +65,7 @@ class FaissRetriever(BaseRetriever):
     TypeError, ValueError
         As `ExactRetriever`; and for an index that Faiss does not know, cannot make of so few rows or so wide ones, or
         that does not rank by inner product, for search parameters that the index does not have, and for numbers too
-        large for float32.
+        large or too small for float32.
 
     Warns
     -----
@@ -76,8 +79,9 @@ class FaissRetriever(BaseRetriever):
     Notes
     -----
     Faiss computes in float32, whatever it is given, and similarities are float32; those of an index that compresses
-    (PQ, SQ) are approximate themselves. Equal ones are ordered by row. ``"Flat"`` finds what `ExactRetriever` finds,
-    but for documents whose similarities differ by less than float32 can tell.
+    (PQ, SQ) are approximate themselves. Equal ones are ordered by row; which of them take the last places, where not
+    all have room, Faiss decides. So ``"Flat"`` finds what `ExactRetriever` finds, but for documents whose similarities
+    differ by less than float32 can tell, or not at all.
 
     An index that looks at a part of the documents may find fewer than k. Places for which it found nothing come last,
     hold row -1, and have similarity ``-inf``; the metrics of `grclip.metrics` take -1 for no document.
@@ -126,6 +130,11 @@ class FaissRetriever(BaseRetriever):
                 f"index_factory={self.index_factory!r} normalises vectors, whose length may carry the scale of their "
                 "kind: leave L2norm out"
             )
+        if found := _DEGENERATE.search(self.index_factory):
+            raise ValueError(
+                f"index_factory={self.index_factory!r} asks for {found.group()}, which finds nothing or ends the "
+                "process: inverted lists and components start from 1, links of a graph from 2"
+            )
         check_k(self.training_size, name="training_size")
         self._parameters()
 
@@ -135,8 +144,13 @@ class FaissRetriever(BaseRetriever):
         if not isinstance(given, Mapping):
             raise TypeError(f"search_parameters must be a dict such as {{'nprobe': 16}}; got {given!r}")
         for name, value in given.items():
-            if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < np.inf:
-                raise ValueError(f"search_parameters[{name!r}] must be a number above 0; got {value!r}")
+            if not isinstance(name, str):
+                raise TypeError(f"search_parameters are by name, a str such as 'nprobe'; got {name!r}")
+            whole = not name.endswith("k_factor_rf")  # the one ratio that Faiss knows
+            number = isinstance(value, Real) and not isinstance(value, bool)
+            if not number or not 1 <= value < _MANY or (whole and value % 1):
+                what = "whole number" if whole else "number"
+                raise ValueError(f"search_parameters[{name!r}] must be a {what} from 1 to 2**31 - 1; got {value!r}")
         return dict(given)
 
     def _learn(self, corpus: Array, zero: NDArray[np.intp], largest: float) -> dict[str, Any]:
@@ -203,8 +217,15 @@ class FaissRetriever(BaseRetriever):
 
     def _check_values(self, name: str, x: Array) -> tuple[NDArray[np.intp], float]:
         zero, largest = super()._check_values(name, x)
-        if largest > norm_limits(torch.float32)[1]:
+        smallest, most = norm_limits(torch.float32)
+        if largest > most:
             raise ValueError(f"{name} holds numbers too large for float32, in which Faiss computes; scale them down")
+        if dtype_of(x) == torch.float64:
+            short = np.setdiff1d(np.flatnonzero(row_norms(x).cpu().numpy() < smallest), zero)
+            if len(short):
+                raise ValueError(
+                    f"{name}: numbers too small for float32, in which Faiss computes, in {few(short)}; scale them up"
+                )
         return zero, largest
 
     def __getstate__(self) -> dict[str, Any]:
@@ -245,9 +266,10 @@ def _errors(index_factory: str, corpus: Array) -> Iterator[None]:
         yield
     except RuntimeError as error:
         said = str(error).rpartition(": ")[2] if "failed: " in str(error) else str(error).rpartition("cpp:")[2]
+        said = re.sub(r"^\d+: ", "", said.strip())
         raise ValueError(
             f"index_factory={index_factory!r} makes no index of {corpus.shape[0]} rows of {corpus.shape[1]} numbers; "
-            f"Faiss says: {said.strip()}"
+            f"Faiss says: {said}"
         ) from error
 
 
