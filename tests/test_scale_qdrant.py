@@ -56,7 +56,7 @@ def server():
 @pytest.fixture
 def over_http(server, fused):
     """A retriever that waits for hundredths of seconds where others wait for seconds."""
-    retriever = QdrantRetriever(server.url, "scenes", fused, batch_size=8, backoff=0.01, timeout=1)
+    retriever = QdrantRetriever(server.url, "scenes", fused, batch_size=8, backoff=0.01)
     yield retriever
     retriever.close()
 
@@ -609,6 +609,17 @@ def test_a_folder_is_closed_and_opened_again(task, fused, tmp_path):
     retriever.close()
 
 
+def test_another_place_that_is_set_is_where_documents_go(task, fused, tmp_path):
+    retriever = QdrantRetriever(tmp_path / "one", pipeline=fused, k=1).fit(task.corpus[:3])
+    retriever.set_params(client_or_url=tmp_path / "two").fit(task.corpus[:5])
+    assert count(retriever) == 5
+    retriever.set_params(client_or_url=tmp_path / "one")
+    assert count(retriever) == 3
+    memory = QdrantRetriever(pipeline=fused).fit(task)
+    assert count(memory.set_params(timeout=5)) == 30
+    retriever.close()
+
+
 def test_the_limit_of_embedded_collections_is_told(rng):
     corpus = unit(rng.normal(size=(20_001, 2))).astype(np.float32)
     with pytest.warns(UserWarning, match="Local mode is not recommended for collections with more than 20,000 points"):
@@ -632,6 +643,7 @@ def test_over_http_all_is_as_embedded(over_http, task, fused):
 @pytest.mark.parametrize("fault", [500, 502, 503, "close", "lost", "slow"])
 def test_each_request_is_repeated_where_it_may_pass(fault, over_http, server, task, fused):
     n = 4 if fault != "slow" else 1
+    over_http.timeout = 60 if fault != "slow" else 1
     server.faults += [fault] * n
     over_http.add(task.corpus)
     server.faults += [None, None, fault]

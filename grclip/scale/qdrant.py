@@ -55,7 +55,7 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
     backoff : float, default=0.5
         Seconds before the first repetition; each further one waits twice as long.
     timeout : int, default=60
-        Seconds that a server, given by URL, has for an answer.
+        Seconds that a server, given by URL, has for an answer; read when the client is made, at first use.
     progress : bool, default=False
         Whether to show a progress bar while documents are stored.
     options : dict, default=None
@@ -157,12 +157,15 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
 
     @property
     def client(self) -> Any:
-        """The QdrantClient: as given, or made at first use."""
+        """The QdrantClient: as given, or made at first use, and anew where `client_or_url` was set to another place."""
         if isinstance(self.client_or_url, qdrant().QdrantClient):
             return self.client_or_url
-        if getattr(self, "_client", None) is None:
-            self._client = make_client(self.client_or_url, self.timeout)
-        return self._client
+        place, client = getattr(self, "_made", (None, None))
+        if client is None or place != self.client_or_url:
+            self.close()
+            client = make_client(self.client_or_url, self.timeout)
+            self._made = (self.client_or_url, client)
+        return client
 
     def close(self) -> Self:
         """Close the client that was made here, and with it the folder; the next use makes another.
@@ -177,7 +180,7 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         RuntimeError
             If the client cannot be closed.
         """
-        client, self._client = getattr(self, "_client", None), None
+        _, client = self.__dict__.pop("_made", (None, None))
         if client is not None:
             client.close()
         return self
@@ -410,7 +413,7 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         """A pickle without the client."""
         if not isinstance(self.client_or_url, str | os.PathLike):
             raise TypeError("a QdrantClient cannot be pickled; give its URL or folder (client_or_url) instead")
-        return {name: value for name, value in super().__getstate__().items() if name != "_client"}
+        return {name: value for name, value in super().__getstate__().items() if name != "_made"}
 
 
 def _float32(x: Array) -> NDArray[np.float32]:
