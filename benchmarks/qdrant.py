@@ -101,7 +101,7 @@ def rates(n: int = 10_000, n_in_folder: int = 200, d: int = 512, n_queries: int 
 
 def rates_of(retriever: Any, corpus: np.ndarray, queries: np.ndarray, repeats: int = 3) -> dict[str, float]:
     """Rates of one retriever, by the median time of a search."""
-    store = getattr(retriever, "add", retriever.fit)
+    store = partial(retriever.add, ids=range(len(corpus))) if hasattr(retriever, "add") else retriever.fit
     stored, again = (seconds(partial(store, corpus)) for _ in range(2))
     searched = statistics.median(seconds(partial(retriever.predict, queries)) for _ in range(repeats))
     return {"stored": len(corpus) / stored, "again": len(corpus) / again, "queries": len(queries) / searched}

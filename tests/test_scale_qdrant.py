@@ -172,7 +172,7 @@ def test_many_queries_are_asked_in_several_requests(over_http, server, task, fus
 
 def test_points_hold_vector_kind_and_payload(task, fused):
     payload = [{"brand": "AB"[i % 2], "price": i} for i in range(len(task.corpus))]
-    retriever = QdrantRetriever(pipeline=fused).add(task.corpus, payload=payload)
+    retriever = QdrantRetriever(pipeline=fused).add(task.corpus, range(30), payload=payload)
     vectors = np.asarray(fused.transform(task.corpus), dtype=np.float32)
     points = points_of(retriever)
     assert list(points) == list(range(30))
@@ -188,10 +188,10 @@ def test_points_hold_vector_kind_and_payload(task, fused):
 @pytest.mark.parametrize("place", ["memory", "folder", "http"])
 def test_storing_again_changes_nothing(place, task, fused, tmp_path, server):
     where = {"memory": ":memory:", "folder": tmp_path, "http": server.url}[place]
-    retriever = QdrantRetriever(where, pipeline=fused, batch_size=7).add(task.corpus)
+    retriever = QdrantRetriever(where, pipeline=fused, batch_size=7).add(task.corpus, range(30))
     before = points_of(retriever)
     for _ in range(2):
-        retriever.add(task.corpus).add(task.corpus[:10])
+        retriever.add(task.corpus, range(30)).add(task.corpus[:10], range(10))
         retriever.fit(task)
     assert points_of(retriever) == before
     assert count(retriever) == len(task.corpus)
@@ -248,7 +248,7 @@ def test_ids_that_are_none_are_errors_before_anything_is_stored(ids, error, mess
 )
 def test_payloads_that_do_not_fit_are_errors(payload, error, message, task, fused):
     with pytest.raises(error, match=message):
-        QdrantRetriever(pipeline=fused).add(task.corpus, payload=payload)
+        QdrantRetriever(pipeline=fused).add(task.corpus, range(30), payload=payload)
 
 
 def test_arrays_have_no_kind_and_leave_that_field_to_the_user():
@@ -337,7 +337,7 @@ def test_another_calibrator_neither_writes_nor_searches(place, mixed, fused, tmp
     for pipeline, message in [(other, names), (None, r"is unknown \(pipeline=None\)")]:
         stranger = QdrantRetriever(where, "scenes", pipeline)
         vectors = fused.transform(task)
-        for call in (stranger.fit, stranger.predict, lambda task, s=stranger: s.add(task.corpus)):
+        for call in (stranger.fit, stranger.predict, lambda task, s=stranger: s.add(task.corpus, range(30))):
             with pytest.raises(ValueError, match=message):
                 call(task if pipeline else vectors)
         stranger.close()
@@ -368,9 +368,9 @@ def test_another_encoder_neither_writes_nor_searches(mixed):
     with pytest.raises(ValueError, match=r"'clip@1', but these come from 'clip@2'"):
         QdrantRetriever(client, pipeline=two).predict(named(task, "clip@2").queries)
     with pytest.raises(ValueError, match=r"'clip@1', but these come from 'clip@2'"):
-        QdrantRetriever(client, pipeline=two).add(named(task, "clip@2").corpus)
+        QdrantRetriever(client, pipeline=two).add(named(task, "clip@2").corpus, range(30))
     with pytest.raises(ValueError, match=r"'clip@1', but these come from 'clip@2'"):
-        writer.add(named(task, "clip@2").corpus)
+        writer.add(named(task, "clip@2").corpus, range(30))
     known = named(task, "clip@1")
     np.testing.assert_array_equal(writer.predict(known), exact(one, known)[1])
     client.close()
@@ -381,7 +381,7 @@ def test_the_encoder_of_items_counts_where_the_calibrator_does_not_know_its_own(
     client = QdrantClient(":memory:")
     QdrantRetriever(client, pipeline=fused).fit(named(task, "clip@1"))
     with pytest.raises(ValueError, match="holds vectors of encoder 'clip@1', but these come from 'clip@2'"):
-        QdrantRetriever(client, pipeline=fused).add(named(task, "clip@2").corpus)
+        QdrantRetriever(client, pipeline=fused).add(named(task, "clip@2").corpus, range(30))
     client.close()
 
 
@@ -423,7 +423,7 @@ def test_another_width_is_an_error(rng):
     client = QdrantClient(":memory:")
     retriever = QdrantRetriever(client, k=1).fit(unit(rng.normal(size=(5, 8))))
     message = "X has 6 features, but QdrantRetriever is expecting 8 features as input, the width of collection 'grclip'"
-    for call in (retriever.fit, retriever.add, retriever.predict):
+    for call in (retriever.fit, lambda X: retriever.add(X, range(5)), retriever.predict):
         with pytest.raises(ValueError, match=message):
             call(unit(rng.normal(size=(5, 6))))
     assert retriever.n_features_in_ == 8
@@ -511,7 +511,7 @@ def test_items_need_a_pipeline_that_fuses(task, fused):
     with pytest.raises(NotFittedError):
         QdrantRetriever(pipeline=make_pipeline(*map(clone, ONE_SCALE))).fit(task)
     with pytest.raises(TypeError, match="add takes documents; got a SearchTask"):
-        QdrantRetriever(pipeline=fused).add(task)
+        QdrantRetriever(pipeline=fused).add(task, range(30))
     with pytest.raises(TypeError, match="y is Items"):
         QdrantRetriever(pipeline=fused).fit(task.queries, task.corpus)
 
@@ -539,6 +539,29 @@ def test_fit_refuses_documents_of_others_and_add_adds_to_them(tmp_path):
     retriever.close()
     memory = QdrantRetriever(k=1).fit(np.eye(5)).fit(np.eye(3))
     assert count(memory) == 3
+
+
+def test_documents_that_are_added_need_ids_or_they_would_replace_those_before():
+    retriever = QdrantRetriever(k=1).fit(np.eye(5))
+    with pytest.raises(TypeError, match="ids"):
+        retriever.add(np.eye(5))
+    with pytest.raises(TypeError, match="ids must be a list with one id a document; fit alone takes row numbers"):
+        retriever.add(np.eye(5), None)
+    assert count(retriever.add(np.eye(5), range(5, 10))) == 10
+
+
+def test_fit_says_that_another_writer_stored_other_documents(over_http, server):
+    over_http.pipeline, upsert = None, server.qdrant.upsert
+
+    def meet(*given, **options):
+        """Before the first batch of one, another stores a document."""
+        server.qdrant.upsert = upsert
+        upsert("scenes", [models.PointStruct(id=77, vector=[1.0] * 9)])
+        return upsert(*given, **options)
+
+    server.qdrant.upsert = meet
+    with pytest.raises(RuntimeError, match="'scenes' holds 10 documents after 9 were stored: another process writes"):
+        over_http.fit(np.eye(9))
 
 
 def test_nothing_to_search_is_an_error():
@@ -645,9 +668,9 @@ def test_each_request_is_repeated_where_it_may_pass(fault, over_http, server, ta
     n = 4 if fault != "slow" else 1
     over_http.timeout = 60 if fault != "slow" else 1
     server.faults += [fault] * n
-    over_http.add(task.corpus)
+    over_http.add(task.corpus, range(30))
     server.faults += [None, None, fault]
-    over_http.add(task.corpus[:9])
+    over_http.add(task.corpus[:9], range(9))
     server.faults += [fault] * n
     np.testing.assert_array_equal(over_http.predict(task.queries), exact(fused, task)[1])
     assert not server.faults
@@ -666,7 +689,7 @@ def test_every_request_of_a_job_may_fail_once(over_http, server, task, fused):
 
 def test_a_server_that_goes_away_and_comes_back(over_http, server, task, fused):
     over_http.set_params(backoff=0.05, batch_size=2)
-    over_http.add(task.corpus[:2])
+    over_http.add(task.corpus[:2], range(2))
     upsert = server.qdrant.upsert
 
     def stumble(*given, **options):
@@ -693,9 +716,9 @@ def test_a_server_that_stays_away_leaves_word_of_what_is_stored_and_calling_agai
     server.faults += [None] * 4 + [None, None] + [503] * 3  # look up, exists, version, create, look up; two batches
     over_http.batch_size = 10
     with pytest.raises(ConnectionError, match=r"asked 3 times over 0.03 s \(.*503.*\); 10 of 30 documents are stored"):
-        over_http.add(task.corpus)
+        over_http.add(task.corpus, range(30))
     assert count(over_http) == 10
-    assert over_http.add(task.corpus) is over_http
+    assert over_http.add(task.corpus, range(30)) is over_http
     assert points_of(over_http) == points_of(QdrantRetriever(pipeline=fused).fit(task))
 
 
@@ -728,7 +751,7 @@ def test_what_the_server_refuses_is_not_repeated(fault, over_http, server, task)
     server.asked.clear()
     server.faults += [None, fault]
     with pytest.raises(UnexpectedResponse, match=str(fault)) as caught:
-        over_http.add(task.corpus)
+        over_http.add(task.corpus, range(30))
     assert caught.value.__notes__ == ["0 of 30 documents are stored in 'scenes'; call again to store all of them"]
     assert len(server.asked) == 2
 
@@ -738,13 +761,13 @@ def test_an_answer_that_makes_no_sense_is_not_repeated(over_http, server, task):
     server.asked.clear()
     server.faults += [None, "nonsense"]
     with pytest.raises(ResponseHandlingException):
-        over_http.add(task.corpus)
+        over_http.add(task.corpus, range(30))
     assert len(server.asked) == 2
 
 
 def test_payload_that_is_no_json_is_an_error_with_what_is_stored(over_http, task):
     with pytest.raises(Exception, match="serializ") as caught:
-        over_http.add(task.corpus, payload=[{}] * 29 + [{"made": object()}])
+        over_http.add(task.corpus, range(30), payload=[{}] * 29 + [{"made": object()}])
     assert caught.value.__notes__ == ["24 of 30 documents are stored in 'scenes'; call again to store all of them"]
 
 

@@ -139,6 +139,15 @@ class Collection:
                 "them, or take another collection"
             )
 
+    def refuse_other_writer(self, n: int) -> None:
+        """A collection that was to hold n documents, and holds others that came in the meantime, is an error."""
+        there = self.count()
+        if there != n:
+            raise RuntimeError(
+                f"collection {self.name!r} holds {there} documents after {n} were stored: another process writes to it; "
+                "let one at a time fit, or take another collection"
+            )
+
     def refuse_other_corpus(self, n: int, rows: Sequence[int], vectors: Vectors) -> None:
         """A corpus of n documents that is not what the collection holds, as its size and some rows tell, is an error.
 

@@ -207,21 +207,22 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         Raises
         ------
         TypeError, ValueError, ConnectionError, RuntimeError
-            As said of the class; and if the collection holds documents of other ids (`add` adds to them). What
-            ``":memory:"`` held is dropped instead. Values are checked before anything is stored.
+            As said of the class; and if the collection holds documents of other ids (`add` adds to them), before or,
+            by another writer, afterwards. What ``":memory:"`` held is dropped instead. Values are checked before
+            anything is stored.
         """
         refuse_documents_as_y(y)
         return self._store(X.corpus if isinstance(X, SearchTask) else X, encoder_of(X), ids, payload, anew=True)
 
-    def add(self, X: Any, ids: Any = None, payload: Any = None) -> Self:
+    def add(self, X: Any, ids: Any, payload: Any = None) -> Self:
         """Store documents beside those that are there; ones of the same ids are replaced.
 
         Parameters
         ----------
         X : Items or array of shape (n_documents, d)
             Documents. Items go through the pipeline; arrays are already fused.
-        ids : list of int, UUID or str, default=None
-            One a document; None takes row numbers, from 0.
+        ids : list of int, UUID or str
+            One a document. Row numbers would start anew in each call, and replace the documents of the one before.
         payload : list of dict, default=None
             Fields that are stored with each document, to filter by.
 
@@ -237,6 +238,8 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         """
         if isinstance(X, SearchTask):
             raise TypeError("add takes documents; got a SearchTask: pass task.corpus, or the task to fit")
+        if ids is None:
+            raise TypeError("ids must be a list with one id a document; fit alone takes row numbers, of a whole corpus")
         return self._store(X, encoder_of(X), ids, payload, anew=False)
 
     def predict(self, X: Any) -> Array:
@@ -312,6 +315,8 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         if anew:
             collection.refuse_other_documents(points)
         collection.upsert(blocks, points, rows, self.batch_size, progress=self.progress)
+        if anew:
+            collection.refuse_other_writer(len(points))
         remember_width(self, None, width)
         return self
 
