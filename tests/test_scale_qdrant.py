@@ -1,6 +1,7 @@
 """QdrantRetriever on real Qdrants: embedded in memory and in a folder, and over HTTP with faults."""
 
 import pickle
+import re
 import threading
 import uuid
 
@@ -408,6 +409,26 @@ def test_collections_of_others_are_refused(task, fused):
         client.create_collection(name, vectors)
         with pytest.raises(ValueError, match=message):
             QdrantRetriever(client, name, fused).fit(task)
+    client.close()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"schema": 2, "encoder": None, "calibrator": None},
+        {"encoder": None, "calibrator": None},
+        {"schema": 1, "encoder": None},
+        "grclip@123",
+    ],
+)
+def test_collections_of_another_version_are_refused(entry):
+    client = QdrantClient(":memory:")
+    dot = models.VectorParams(size=2, distance=models.Distance.DOT)
+    client.create_collection("grclip", dot, metadata={"grclip": entry})
+    for call in (QdrantRetriever(client, k=1).fit, QdrantRetriever(client, k=1).predict):
+        with pytest.raises(ValueError, match=rf"'grclip' has {re.escape(repr(entry))} in its metadata, .* schema 1"):
+            call(np.eye(2))
+    assert client.count("grclip").count == 0
     client.close()
 
 

@@ -144,8 +144,8 @@ class Collection:
         there = self.count()
         if there != n:
             raise RuntimeError(
-                f"collection {self.name!r} holds {there} documents after {n} were stored: another process writes to it; "
-                "let one at a time fit, or take another collection"
+                f"collection {self.name!r} holds {there} documents after {n} were stored: another process writes to "
+                "it; let one at a time fit, or take another collection"
             )
 
     def refuse_other_corpus(self, n: int, rows: Sequence[int], vectors: Vectors) -> None:

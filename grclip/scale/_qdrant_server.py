@@ -18,6 +18,9 @@ Answer = TypeVar("Answer")
 METADATA = "grclip"
 """The entry of a collection's metadata that holds the fingerprints."""
 
+SCHEMA = 1
+"""The version of that entry, and of how points are named and labelled."""
+
 OLDEST = (1, 16)
 """The first version of Qdrant that keeps metadata of collections."""
 
@@ -112,7 +115,7 @@ def check_version(version: str) -> None:
 
 def metadata_of(ours: Fingerprints) -> dict[str, Any]:
     """The metadata of a collection that is written with these."""
-    return {METADATA: {"schema": 1, **ours._asdict()}}
+    return {METADATA: {"schema": SCHEMA, **ours._asdict()}}
 
 
 def check_collection(name: str, info: Any, ours: Fingerprints) -> int:
@@ -127,25 +130,36 @@ def check_collection(name: str, info: Any, ours: Fingerprints) -> int:
             f"collection {name!r} compares by {vectors.distance.value}; expected Dot: the length of a vector is its "
             "scale, which cosine undoes. Take another collection"
         )
-    _refuse_other(name, (info.config.metadata or {}).get(METADATA), ours)
+    _refuse_other(name, _fingerprints_of(name, (info.config.metadata or {}).get(METADATA)), ours)
     return int(vectors.size)
 
 
-def _refuse_other(name: str, stored: Mapping[str, Any] | None, ours: Fingerprints) -> None:
-    """A collection of another encoder or calibrator, or of none that is known, is an error."""
-    if stored is None:
+def _fingerprints_of(name: str, entry: Any) -> Fingerprints:
+    """What a collection says of its vectors, after refusing one that says nothing, or what is not understood here."""
+    if entry is None:
         raise ValueError(
             f"collection {name!r} has no fingerprints in its metadata, so what made its vectors is unknown; take a "
             "collection that QdrantRetriever creates"
         )
-    if None not in (stored["encoder"], ours.encoder) and stored["encoder"] != ours.encoder:
+    known = isinstance(entry, Mapping) and entry.get("schema") == SCHEMA
+    if not known or not entry.keys() >= {*Fingerprints._fields}:
         raise ValueError(
-            f"collection {name!r} holds vectors of encoder {stored['encoder']!r}, but these come from "
+            f"collection {name!r} has {entry!r} in its metadata, where this grclip reads the fingerprints of schema "
+            f"{SCHEMA}: use the grclip that wrote it, or take another collection"
+        )
+    return Fingerprints(entry["encoder"], entry["calibrator"])
+
+
+def _refuse_other(name: str, stored: Fingerprints, ours: Fingerprints) -> None:
+    """A collection of another encoder or calibrator is an error."""
+    if None not in (stored.encoder, ours.encoder) and stored.encoder != ours.encoder:
+        raise ValueError(
+            f"collection {name!r} holds vectors of encoder {stored.encoder!r}, but these come from "
             f"{ours.encoder!r}; encode both with one model, or take another collection"
         )
-    if stored["calibrator"] != ours.calibrator:
+    if stored.calibrator != ours.calibrator:
         raise ValueError(
-            f"collection {name!r} was written with calibrator {_or_none(stored['calibrator'])}, but the pipeline here "
+            f"collection {name!r} was written with calibrator {_or_none(stored.calibrator)}, but the pipeline here "
             f"is {_or_none(ours.calibrator)}; give the one it was written with (pipeline=), or take another collection"
         )
 
