@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from numbers import Integral
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -55,9 +57,14 @@ def point_id(name: Any) -> int | str:
         return int(name)
     if isinstance(name, UUID):
         return str(name)
-    if isinstance(name, str) and name:
-        return name if _is_uuid(name) else str(uuid5(_NAMES, name))
+    if isinstance(name, str) and name and _is_unicode(name):
+        return str(name) if _is_uuid(name) else str(uuid5(_NAMES, name))
     raise ValueError(f"{name!r} is no id; expected a whole number from 0 to 2**64 - 1, a UUID or a non-empty string")
+
+
+def _is_unicode(name: str) -> bool:
+    """Whether a string can be sent: no half of a surrogate pair."""
+    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _is_uuid(name: str) -> bool:
@@ -70,7 +77,7 @@ def _is_uuid(name: str) -> bool:
 
 def payloads(payload: Any, names: Sequence[Any], points: Sequence[int | str], kinds: Any) -> list[dict[str, Any]]:
     """What each point carries: the user's fields, its kind where it is known, its id where Qdrant cannot keep it."""
-    rows = [dict(row) for row in _check_payload(payload, len(names))]
+    rows = [_as_json(i, row) if row else {} for i, row in enumerate(_check_payload(payload, len(names)))]
     own = {NAME} if kinds is None else {NAME, KIND}
     for i, row in enumerate(rows):
         if taken := own & row.keys():
@@ -96,6 +103,26 @@ def _check_payload(payload: Any, n: int) -> Sequence[Mapping[str, Any]]:
     return payload
 
 
+def _as_json(i: int, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a document as they come back from a server; what no server could be sent is an error."""
+    try:
+        return json.loads(json.dumps(dict(row), default=_plain, allow_nan=False, ensure_ascii=False).encode())
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"payload[{i}]: {error}; give str, int, float, bool, None, lists and dicts") from error
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has in the place of some other types."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is not JSON serializable")
+
+
 def as_filter(given: Any) -> Any:
     """A filter of Qdrant, made of a dict {field: value or list of values} where that is given."""
     models = optional_import("qdrant_client.models", "qdrant", "QdrantRetriever")
@@ -108,14 +135,18 @@ def as_filter(given: Any) -> Any:
 
 def _condition(models: Any, field: str, value: Any) -> Any:
     """That a field is this value, or one of these."""
-    values = list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
-    if not values or not all(isinstance(one, str | bool | int) for one in values):
+    if not isinstance(field, str) or not field:
+        raise TypeError(f"filter has the field {field!r}; expected the name of one in the payload")
+    given = list(value) if isinstance(value, list | tuple | set | frozenset | np.ndarray) else [value]
+    values = [one.item() if isinstance(one, np.generic) else one for one in given]
+    types = {next((kind for kind in (bool, int, str) if isinstance(one, kind)), None) for one in values}
+    if types not in ({str}, {int}) and not (types == {bool} and len(values) == 1):
         raise TypeError(
             f"filter[{field!r}] is {value!r}; expected a str, int or bool, or a list of str or of int; for ranges and "
             "the like pass a qdrant_client.models.Filter"
         )
-    if field == KIND:
-        values = [kind_of(str(one)) for one in values]
+    if field == KIND and types == {str}:  # as Items name it, or as documents that came as arrays were labelled
+        values = list(dict.fromkeys([*values, *map(kind_of, values)]))
     match = models.MatchValue(value=values[0]) if len(values) == 1 else models.MatchAny(any=values)
     return models.FieldCondition(key=field, match=match)
 
