@@ -13,10 +13,12 @@ class Server:
 
     Each request takes the first of `faults`, if there is one: a status (503, 400), "close" (the connection is closed
     unanswered), "lost" (the same, after the request has been carried out), "slow" (longer than a second) or "nonsense".
+    A 429 says to come again after `retry_after` seconds, where these are set.
     """
 
     def __init__(self, version="1.20.0"):
         self.qdrant, self.version, self.port = QdrantClient(":memory:"), version, 0
+        self.retry_after = None
         self.lock, self.faults, self.asked, self.http = threading.Lock(), [], [], None
         self.up()
 
@@ -110,6 +112,8 @@ def handler_of(server):
             content = json.dumps(good if status == 200 else {"status": {"error": result}, "time": 0.0}).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
+            if status == 429 and server.retry_after is not None:
+                self.send_header("Retry-After", str(server.retry_after))
             self.end_headers()
             self.wfile.write(b'{"result": 3}' if nonsense else content)
 

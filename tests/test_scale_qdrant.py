@@ -4,6 +4,7 @@ import datetime
 import pickle
 import re
 import threading
+import time
 import uuid
 
 import numpy as np
@@ -722,7 +723,7 @@ def test_over_http_all_is_as_embedded(over_http, task, fused):
     assert (task.corpus.kinds[found] == "image").all()
 
 
-@pytest.mark.parametrize("fault", [500, 502, 503, "close", "lost", "slow"])
+@pytest.mark.parametrize("fault", [429, 500, 502, 503, "close", "lost", "slow"])
 def test_each_request_is_repeated_where_it_may_pass(fault, over_http, server, task, fused):
     n = 4 if fault != "slow" else 1
     over_http.timeout = 60 if fault != "slow" else 1
@@ -734,6 +735,14 @@ def test_each_request_is_repeated_where_it_may_pass(fault, over_http, server, ta
     np.testing.assert_array_equal(over_http.predict(task.queries), exact(fused, task)[1])
     assert not server.faults
     assert points_of(over_http) == points_of(QdrantRetriever(pipeline=fused).fit(task))
+
+
+def test_a_server_that_is_asked_too_often_says_how_long_to_wait(over_http, server, task, monkeypatch):
+    waited = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    server.retry_after, server.faults = 3, [429, 429]
+    assert count(over_http.fit(task)) == 30
+    assert waited == [3, 3]
 
 
 def test_every_request_of_a_job_may_fail_once(over_http, server, task, fused):
@@ -804,7 +813,7 @@ def test_grpc_is_waited_for_too(server, task, fused):
     client.close()
 
 
-@pytest.mark.parametrize("fault", [400, 401, 403, 422, 429])
+@pytest.mark.parametrize("fault", [400, 401, 403, 422])
 def test_what_the_server_refuses_is_not_repeated(fault, over_http, server, task):
     over_http.fit(task)
     server.asked.clear()

@@ -64,7 +64,10 @@ def _open_folder(place: str) -> Any:
 
 
 def patiently(request: Callable[[], Answer], retries: int, backoff: float) -> Answer:
-    """The answer to a request, repeated while the server is away: after backoff, 2 backoff, 4 backoff, ... seconds."""
+    """The answer to a request, repeated while the server is away: after backoff, 2 backoff, 4 backoff, ... seconds.
+
+    A server that is asked too often says itself how long to wait, which may be longer.
+    """
     attempt = 0
     while True:
         try:
@@ -77,15 +80,18 @@ def patiently(request: Callable[[], Answer], retries: int, backoff: float) -> An
                     f"Qdrant did not answer, asked {attempt + 1} times over {backoff * (2**retries - 1):.3g} s "
                     f"({_told(error)})"
                 ) from error
-        time.sleep(backoff * 2**attempt)
+            told = float(getattr(error, "retry_after_s", 0))
+        time.sleep(max(backoff * 2**attempt, told))
         attempt += 1
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether the same request may succeed later: no connection, a timeout, a fault of the server (5xx)."""
+    """Whether the same request may succeed later: no connection, a timeout, too many requests, or a fault (5xx)."""
     exceptions, httpx, grpc = qdrant(".http.exceptions"), qdrant_needs("httpx"), qdrant_needs("grpc")
+    if isinstance(error, qdrant(".common.client_exceptions").ResourceExhaustedResponse):
+        return True
     if isinstance(error, exceptions.UnexpectedResponse):
-        return (error.status_code or 0) >= 500
+        return (error.status_code or 0) >= 500 or error.status_code == 429
     if isinstance(error, exceptions.ResponseHandlingException):
         return isinstance(error.source, httpx.TransportError)
     if isinstance(error, grpc.RpcError):

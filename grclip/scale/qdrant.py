@@ -51,9 +51,9 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
     batch_size : int, default=256
         Documents in one request.
     retries : int, default=6
-        How often a request is repeated while the server is away: no connection, no answer in time, or a 5xx.
+        How often a request is repeated while the server is away: no connection, no answer in time, a 5xx, or a 429.
     backoff : float, default=0.5
-        Seconds before the first repetition; each further one waits twice as long.
+        Seconds before the first repetition; each further one waits twice as long, or as long as the server says.
     timeout : int, default=60
         Seconds that a server, given by URL, has for an answer; read when the client is made, at first use.
     progress : bool, default=False
