@@ -213,6 +213,15 @@ def test_ids_of_all_sorts_come_back_as_they_were_given():
     assert retriever.predict(np.eye(7)[:2]).dtype == np.int64
 
 
+def test_names_in_a_folder_are_those_that_are_there_when_it_is_opened_again(tmp_path):
+    ids = ["shoe-17", str(uuid.UUID(int=8)), 3, "3", 2**63]
+    for _ in range(2):
+        retriever = QdrantRetriever(tmp_path, k=1, batch_size=2).fit(np.eye(5), ids=ids).add(np.eye(5)[::-1], ids[::-1])
+        assert count(retriever) == 5
+        assert retriever.predict(np.eye(5)).ravel().tolist() == ids
+        retriever.close()
+
+
 def test_ids_beyond_int64_are_kept():
     retriever = QdrantRetriever(k=1).fit(np.eye(2), ids=[2**64 - 1, 0])
     assert retriever.predict(np.eye(2)).tolist() == [[2**64 - 1], [0]]
@@ -568,6 +577,9 @@ def test_items_need_a_pipeline_that_fuses(task, fused):
         QdrantRetriever().fit(task)
     with pytest.raises(TypeError, match="pipeline makes Items, not one vector a row"):
         QdrantRetriever(pipeline=fused[:1]).fit(task)
+    searching = Pipeline([*fused.steps, ("search", ExactRetriever().fit(fused.transform(task)))])
+    with pytest.raises(TypeError, match=r"got Pipeline that transforms nothing: leave out a retriever"):
+        QdrantRetriever(pipeline=searching).fit(task)
     with pytest.raises(NotFittedError):
         QdrantRetriever(pipeline=make_pipeline(*map(clone, ONE_SCALE))).fit(task)
     with pytest.raises(TypeError, match="add takes documents; got a SearchTask"):
@@ -639,6 +651,10 @@ def test_nothing_to_search_is_an_error():
         ({"backoff": -1.0}, ValueError),
         ({"backoff": float("nan")}, ValueError),
         ({"timeout": None}, ValueError),
+        ({"timeout": 0}, ValueError),
+        ({"options": 3}, TypeError),
+        ({"options": {"metadata": {"of": "mine"}}}, ValueError),
+        ({"options": {"vectors_config": None}}, ValueError),
         ({"collection": ""}, TypeError),
         ({"client_or_url": 3}, TypeError),
         ({"client_or_url": "localhost:6333"}, ValueError),

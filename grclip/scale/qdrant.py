@@ -29,6 +29,7 @@ from grclip.scale._qdrant_server import Fingerprints, make_client, qdrant
 
 _BLOCK = 2**15  # documents that the pipeline takes at once
 _SAMPLE = 16  # documents of a task that are compared with those of the collection
+_OURS = {"collection_name", "vectors_config", "metadata"}  # arguments of create_collection
 
 
 class QdrantRetriever(DocLinkMixin, BaseEstimator):
@@ -362,6 +363,11 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
                 "QdrantRetriever compares one vector a row; got Items: give the fitted remover and fuser "
                 "(pipeline=), or put them before it in a Pipeline"
             )
+        if not hasattr(self.pipeline, "transform"):
+            raise TypeError(
+                f"pipeline must make vectors, by a MultimodalFuser at its end; got {type(self.pipeline).__name__} that "
+                "transforms nothing: leave out a retriever behind the fuser (pipeline[:-1])"
+            )
         fused = self.pipeline.transform(X)
         if isinstance(fused, Items):
             raise TypeError("pipeline makes Items, not one vector a row: let it end in a MultimodalFuser")
@@ -388,18 +394,27 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
 
     def _collection(self) -> Collection:
         """The collection, after errors for parameters that no request would survive."""
+        self._check_parameters()
+        return Collection(self.client, self.collection, int(self.retries), float(self.backoff))
+
+    def _check_parameters(self) -> None:
+        """Refuse parameters that are none."""
         for name in ("exact", "progress"):
             check_flag(name, getattr(self, name))
         check_k(self.batch_size, name="batch_size")
         if self.retries != 0:
             check_k(self.retries, name="retries")
-        for name in ("backoff", "timeout"):
-            value = getattr(self, name)
-            if not isinstance(value, Real) or not 0 <= float(value) < inf:
-                raise ValueError(f"{name} must be a number of seconds from 0 on; got {value!r}")
+        if not isinstance(self.backoff, Real) or not 0 <= float(self.backoff) < inf:
+            raise ValueError(f"backoff must be a number of seconds from 0 on; got {self.backoff!r}")
+        if not isinstance(self.timeout, Real) or not 0 < float(self.timeout) < inf:
+            raise ValueError(f"timeout must be a number of seconds above 0; got {self.timeout!r}")
         if not isinstance(self.collection, str) or not self.collection:
             raise TypeError(f"collection must be the name of a collection; got {self.collection!r}")
-        return Collection(self.client, self.collection, int(self.retries), float(self.backoff))
+        options = {} if self.options is None else self.options
+        if not isinstance(options, Mapping):
+            raise TypeError(f"options must be a dict of arguments of create_collection; got {options!r}")
+        if ours := _OURS & options.keys():
+            raise ValueError(f"options has {min(ours)!r}, which QdrantRetriever sets itself; leave it out")
 
     def _doc_link_url_param_generator(self) -> dict[str, str]:
         return {"name": f"{type(self).__module__}.{type(self).__name__}"}
