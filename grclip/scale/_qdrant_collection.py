@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import NotFittedError
 from tqdm import tqdm
 
 from grclip.scale._qdrant_points import NAME, found
@@ -27,6 +28,7 @@ class Collection:
 
     client: Any
     name: str
+    place: str
     retries: int
     backoff: float
 
@@ -36,6 +38,11 @@ class Collection:
         if info is None and width is not None:
             self._create(width, ours, options or {})
             info = self._info()
+        if info is None:
+            raise NotFittedError(
+                f"there is no collection {self.name!r} in {self.place}; fit or add documents first, or give the "
+                "client_or_url and collection that they were stored in"
+            )
         return check_collection(self.name, info, ours)
 
     def _info(self) -> Any:

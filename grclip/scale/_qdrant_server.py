@@ -9,8 +9,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from sklearn.exceptions import NotFittedError
-
 from grclip._optional import optional_import
 
 Answer = TypeVar("Answer")
@@ -68,7 +66,7 @@ def patiently(request: Callable[[], Answer], retries: int, backoff: float) -> An
 
     A server that is asked too often says itself how long to wait, which may be longer.
     """
-    attempt = 0
+    attempt, waited = 0, 0.0
     while True:
         try:
             return request()
@@ -77,12 +75,11 @@ def patiently(request: Callable[[], Answer], retries: int, backoff: float) -> An
                 raise
             if attempt == retries:
                 raise ConnectionError(
-                    f"Qdrant did not answer, asked {attempt + 1} times over {backoff * (2**retries - 1):.3g} s "
-                    f"({_told(error)})"
+                    f"Qdrant did not answer, asked {attempt + 1} times with {waited:.3g} s between ({_told(error)})"
                 ) from error
-            told = float(getattr(error, "retry_after_s", 0))
-        time.sleep(max(backoff * 2**attempt, told))
-        attempt += 1
+            pause = max(backoff * 2**attempt, float(getattr(error, "retry_after_s", 0)))
+        time.sleep(pause)
+        attempt, waited = attempt + 1, waited + pause
 
 
 def may_pass(error: Exception) -> bool:
@@ -126,8 +123,6 @@ def metadata_of(ours: Fingerprints) -> dict[str, Any]:
 
 def check_collection(name: str, info: Any, ours: Fingerprints) -> int:
     """The width of a collection, after refusing one that cannot hold vectors of these fingerprints."""
-    if info is None:
-        raise NotFittedError(f"there is no collection {name!r}; fit or add documents first")
     vectors = info.config.params.vectors
     if not hasattr(vectors, "distance") or vectors.multivector_config is not None:
         raise ValueError(f"collection {name!r} has named or several vectors a point; expected a single unnamed one")

@@ -395,7 +395,9 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
     def _collection(self) -> Collection:
         """The collection, after errors for parameters that no request would survive."""
         self._check_parameters()
-        return Collection(self.client, self.collection, int(self.retries), float(self.backoff))
+        given = self.client_or_url
+        place = repr(os.fspath(given)) if isinstance(given, str | os.PathLike) else "the Qdrant of the client"
+        return Collection(self.client, self.collection, place, int(self.retries), float(self.backoff))
 
     def _check_parameters(self) -> None:
         """Refuse parameters that are none."""
