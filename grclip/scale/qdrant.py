@@ -198,7 +198,7 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         ids : list of int, UUID or str, default=None
             One a document; None takes row numbers.
         payload : list of dict, default=None
-            Fields that are stored with each document, to filter by.
+            Fields that are stored with each document, to filter by: what JSON holds, NumPy numbers, dates, UUIDs.
 
         Returns
         -------
@@ -225,7 +225,7 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         ids : list of int, UUID or str
             One a document. Row numbers would start anew in each call, and replace the documents of the one before.
         payload : list of dict, default=None
-            Fields that are stored with each document, to filter by.
+            Fields that are stored with each document, to filter by: what JSON holds, NumPy numbers, dates, UUIDs.
 
         Returns
         -------
