@@ -86,7 +86,8 @@ def fit_files(
 ) -> Pipeline:
     """Learn means of all rows, and spreads of a sample of them, in one pass; write the pipeline to a file."""
     query_columns = query_columns or {}
-    _check_fit(columns, query_columns, modalities, queries, output, equalize)
+    _check_fit(columns, query_columns, modalities, queries, equalize)
+    _check_files(files, queries, output)
     check_k(sample, name="sample")
     documents = [Source.open(path, columns) for path in files]
     asked = [Source.open(path, query_columns) for path in (queries or files)] if query_columns else []
@@ -106,7 +107,6 @@ def _check_fit(
     query_columns: Mapping[str, str],
     modalities: Mapping[str, str] | None,
     queries: Sequence[Path],
-    output: Path,
     equalize: bool,
 ) -> None:
     """What can be said before anything is read."""
@@ -121,12 +121,27 @@ def _check_fit(
         raise ValueError("--queries needs to know its column: --query-column query=COLUMN")
     if equalize and not query_columns:
         raise ValueError("--equalize measures documents against queries: give --query-column, and --queries FILE")
-    _check_folder(output)
 
 
-def _check_folder(output: Path) -> None:
+def _check_files(files: Sequence[Path], queries: Sequence[Path], output: Path) -> None:
+    """That no row counts twice, and that nothing is written over what is read."""
+    for named in (files, queries):
+        resolved = [path.resolve() for path in named]
+        again = [str(path) for path, found in zip(named, resolved, strict=True) if resolved.count(found) > 1]
+        if again:
+            raise ValueError(f"{' and '.join(again)} are one file, whose rows would count twice; name it once")
+    _check_output(output, [*files, *queries])
+
+
+def _check_output(output: Path, read: Sequence[Path]) -> None:
+    """That a file can be written there, before the work is done."""
     if not output.resolve().parent.is_dir():
         raise FileNotFoundError(f"there is no folder {str(output.resolve().parent)!r} to write {output.name!r} to")
+    if output.is_dir():
+        raise IsADirectoryError(f"{output} is a folder; name a file in it to write to")
+    for path in read:
+        if output.exists() and path.exists() and os.path.samefile(path, output):
+            raise ValueError(f"{output} is the file that is read; write to another")
 
 
 def _encoders(sources: Sequence[Source], given: str | None) -> dict[Path, str | None]:
@@ -177,12 +192,10 @@ def transform_file(
     encoder: str | None = None,
 ) -> tuple[int, int, str]:
     """Write a file with fused vectors in the place of parts; rows, rows that were there already, and what to say."""
+    _check_output(output, [path, calibrator])
     pipeline, source = load_pipeline(calibrator), Source.open(path, columns)
     if not isinstance(pipeline[-1], MultimodalFuser):
         raise ValueError(f"{calibrator} removes the gap, but does not fuse: save a pipeline with a MultimodalFuser")
-    _check_folder(output)
-    if output.exists() and os.path.samefile(path, output):
-        raise ValueError(f"{output} is the file that is read; write to another")
     made_by = _encoders([source], encoder)[path]
     refuse_other_encoder(pipeline[-1], encoder_fingerprint(pipeline), made_by)
     width = int(pipeline[-1].n_features_in_)

@@ -245,6 +245,25 @@ class TestFit:
         assert message in err
         assert (files[0] / "c.safetensors").read_bytes() == before
 
+    def test_nothing_is_written_over_what_is_read(self, capsys, files):
+        folder, *_ = files
+        os.link(folder / "docs.parquet", folder / "same.parquet")
+        before = {name: (folder / name).read_bytes() for name in ("docs.parquet", "queries.parquet")}
+        for name in ("docs.parquet", "same.parquet", "queries.parquet"):
+            words = ["fit", folder / "docs.parquet", "--output", folder / name, *WORDS]
+            status, _, err = run(capsys, *words, "--queries", folder / "queries.parquet", *ASKED)
+            assert (status, f"{folder / name} is the file that is read; write to another" in err) == (1, True)
+        assert {name: (folder / name).read_bytes() for name in before} == before
+
+    def test_a_file_that_is_named_twice(self, capsys, files):
+        folder, *_ = files
+        (folder / "link").symlink_to("docs.parquet")
+        words = ["--output", folder / "new", *WORDS]
+        status, _, err = run(capsys, "fit", folder / "docs.parquet", folder / "link", *words)
+        assert (status, "link are one file, whose rows would count twice; name it once" in err) == (1, True)
+        status, _, err = run(capsys, "fit", folder / "docs.parquet", "--output", folder, *WORDS)
+        assert (status, f"{folder} is a folder; name a file in it to write to" in err) == (1, True)
+
     def test_roles_of_other_names(self, capsys, tmp_path):
         parts, _ = drawn()
         write(tmp_path / "d", {"sketch": parts["image"], "text": parts["text"]})
@@ -440,6 +459,13 @@ class TestTransform:
         status, _, err = transform(capsys, folder, output="docs.parquet")
         assert (status, "is the file that is read" in err) == (1, True)
         assert (folder / "docs.parquet").read_bytes() == whole
+        status, _, err = transform(capsys, folder, output="c.safetensors")
+        assert (status, "c.safetensors is the file that is read" in err) == (1, True)
+        assert load_pipeline(folder / "c.safetensors")
+        (folder / "folder").mkdir()
+        status, _, err = transform(capsys, folder, output="folder")
+        assert (status, f"{folder / 'folder'} is a folder; name a file in it to write to" in err) == (1, True)
+        assert not (folder / ".folder.part").exists()
         for more, message in (
             (["--vectors", "name"], "has a column 'name', which would be carried through"),
             (["--encoder", "toy"], "cannot check"),
