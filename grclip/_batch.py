@@ -205,7 +205,7 @@ def transform_file(
             f"{path} has a column {vectors!r}, which would be carried through: choose another by --vectors"
         )
     schema, identity = _schema(source, pipeline, carried, vectors, made_by), _identity(path)
-    n_rows = _batch_rows(source, width)
+    n_rows = _batch_rows(source, width, source.bytes_of_row(carried))
     job = {
         "input": identity,
         "columns": dict(columns),
@@ -259,10 +259,10 @@ def _schema(source: Source, pipeline: Pipeline, carried: list[str], vectors: str
     )
 
 
-def _batch_rows(source: Source, width: int | None = None) -> int:
-    """Rows that are read at once: by the types of columns and the width alone."""
+def _batch_rows(source: Source, width: int | None = None, carried: int = 0) -> int:
+    """Rows that are read at once: by the types of columns, the width, and what is carried through, if it is large."""
     bytes_of_row = sum(source.dtype(role).itemsize * (width or source.width(role) or 512) for role in source.columns)
-    return max(1, BATCH // bytes_of_row)
+    return max(1, BATCH // max(bytes_of_row, carried))
 
 
 def _identity(path: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ KEY = b"grclip"
 SCHEMA_VERSION = 1
 
 _BUFFER = 2**20  # bytes of a column that are read from the disk at once
+_HEADERS = 256  # bytes of a column of a row group that are no values
 _FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
 
 
@@ -70,6 +71,16 @@ class Source:
     def width(self, role: str) -> int | None:
         """The width of the vectors of a role, where the type says it."""
         return vector_type(self.schema.field(self.columns[role]).type, self.where(role))[1]
+
+    def bytes_of_row(self, columns: Sequence[str]) -> int:
+        """The mean size of some columns in a row, as they are in pages before compression, without their headers."""
+        with opened(self.path) as file:
+            groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+            leaves = range(file.metadata.num_columns) if groups else ()
+            chunks = [group.column(i) for group in groups for i in leaves]
+        owned = tuple(f"{name}." for name in columns)
+        sizes = [chunk.total_uncompressed_size for chunk in chunks if f"{chunk.path_in_schema}.".startswith(owned)]
+        return sum(max(0, size - _HEADERS) for size in sizes) // max(1, self.n_rows)
 
     def parts(self, table: Any, first: int, widths: Mapping[str, int]) -> dict[str, NDArray]:
         """Vectors of some rows by role, from the row `first` on; without roles that have none and no known width."""

@@ -312,6 +312,17 @@ class TestTransform:
             outputs.append((folder / "out.parquet").read_bytes())
         assert outputs[0] == outputs[1] == outputs[2]
 
+    def test_large_values_beside_vectors_make_smaller_pieces(self, capsys, files):
+        folder, parts, _, pipeline = files
+        pictures = [bytes([i % 256]) * 3000 + i.to_bytes(4, "big") for i in range(N)]
+        write(folder / "docs.parquet", parts, picture=pictures)
+        assert transform(capsys, folder)[0] == 0
+        found = pq.ParquetFile(folder / "out.parquet")
+        sizes = [found.metadata.row_group(i).total_byte_size for i in range(found.num_row_groups)]
+        assert max(sizes) < 5 * batch.BATCH * batch.GROUP
+        assert found.read()["picture"].to_pylist() == pictures
+        np.testing.assert_array_equal(as_vectors(found.read()["vector"], ""), pipeline.transform(Items(parts)))
+
     def test_other_columns_and_their_metadata_are_carried_through(self, capsys, files):
         folder, parts, *_ = files
         pandas = pytest.importorskip("pandas")
