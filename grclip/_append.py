@@ -13,7 +13,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -33,7 +33,7 @@ class AppendedParquet:
 
     def __init__(self, path: Path, schema: Any, job: Mapping[str, Any], *, plain: tuple[str, ...] = ()) -> None:
         self.path = path.resolve()  # through a link, not over it
-        self.partial, self.journal = (self.path.with_name(f".{path.name}.{end}") for end in ("part", "journal"))
+        self.partial, self.journal = (self.path.with_name(f".{self.path.name}.{end}") for end in ("part", "journal"))
         self.schema, self.job = schema, json.loads(json.dumps(job))
         self.options = writer_options(schema, plain)
         self.n_rows, self.finished, self.note = 0, False, ""
@@ -43,7 +43,8 @@ class AppendedParquet:
     def __enter__(self) -> Self:
         self._lines = _locked(self.journal, self.path)
         try:
-            self._go_on()
+            with self._explained():
+                self._go_on()
         except BaseException:
             self._lines.close()
             raise
@@ -94,7 +95,7 @@ class AppendedParquet:
                 file.truncate()
                 file.flush()
                 os.fsync(file.fileno())
-                self._note_line({"finished": os.fstat(file.fileno()).st_ino})
+                self._note_line({"finished": _marks(os.fstat(file.fileno()))})
             os.replace(self.partial, self.path)
         self.journal.unlink()
 
@@ -230,7 +231,12 @@ def _checksum(path: Path, start: int, end: int) -> int | None:
 
 def _is_file(path: Path, entry: Any) -> bool:
     """Whether a file is the one that a journal says is finished: it was killed before it could remove the journal."""
-    return isinstance(entry, dict) and path.exists() and entry.get("finished") == path.stat().st_ino
+    return isinstance(entry, dict) and path.exists() and entry.get("finished") == _marks(path.stat())
+
+
+def _marks(about: os.stat_result) -> list[int]:
+    """What stays as it was while a file is renamed; the number alone may be that of a later file."""
+    return [about.st_ino, about.st_size, about.st_mtime_ns]
 
 
 def _parsed(line: bytes) -> Any:
@@ -249,8 +255,9 @@ def _locked(journal: Path, output: Path) -> IO[bytes]:
         file = open(journal, "a+b", buffering=0)  # noqa: SIM115 (open for as long as the job)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if journal.exists() and os.path.samestat(os.fstat(file.fileno()), journal.stat()):
-                return file
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), journal.stat()):
+                    return file
         except BlockingIOError as error:
             file.close()
             raise RuntimeError(f"another process is writing {output}; wait for it, or write to another file") from error

@@ -207,7 +207,7 @@ def transform_file(
     schema, identity = _schema(source, pipeline, carried, vectors, made_by), _identity(path)
     n_rows = _batch_rows(source, width, source.bytes_of_row(carried))
     job = {
-        "input": identity,
+        "input": {**identity, "touched": path.stat().st_ctime_ns},  # moves with every write, and cannot be set
         "columns": dict(columns),
         "calibrator": pipeline_fingerprint(pipeline),
         "schema": hashlib.sha256(schema.serialize()).hexdigest(),
@@ -218,7 +218,7 @@ def transform_file(
         there = source.n_rows if file.finished else file.n_rows
         for table in () if file.finished else _fused(source, pipeline, carried, schema, made_by, n_rows, there):
             file.append(table)
-        if _identity(path) != identity:
+        if _identity(path) != identity or not (file.finished or file.n_rows == source.n_rows):
             raise RuntimeError(f"{path} was changed while it was read; run again, which begins anew")
         file.finish()
         return source.n_rows, there, file.note

@@ -703,14 +703,16 @@ class TestFaults:
 
     def test_another_calibrator_begins_anew(self, files, monkeypatch):
         folder, _, _, pipeline = files
-        job = [folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS]
-        monkeypatch.setattr(os, "replace", lambda *args: pytest.fail("finished"))
-        with pytest.raises(pytest.fail.Exception):
-            batch.transform_file(*job)
-        monkeypatch.undo()
+        job = self.broken_off(folder, monkeypatch)
         save_pipeline(pipeline.set_params(fuse__alpha=0.9), folder / "c.safetensors")
         assert batch.transform_file(*job)[1:] == (0, "what an earlier run left is of another input, calibrator or "
                                                      "version, and begun anew")  # fmt: skip
+
+    def test_the_same_calibrator_saved_again_goes_on(self, files, monkeypatch):
+        folder, _, _, pipeline = files
+        job = self.broken_off(folder, monkeypatch)
+        save_pipeline(pipeline, folder / "c.safetensors")
+        assert batch.transform_file(*job)[1:] == (N, "")
 
     def test_a_full_disk_is_said_and_the_job_goes_on_later(self, files, server, monkeypatch):
         folder, *_ = files
@@ -731,6 +733,76 @@ class TestFaults:
             assert status == 1
             assert f"another process is writing {folder / 'out.parquet'}" in err
         assert transform(capsys, folder)[0] == 0
+
+    def test_a_second_writer_by_a_link_is_refused(self, capsys, files):
+        folder, *_ = files
+        (folder / "link.parquet").symlink_to("out.parquet")
+        with AppendedParquet(folder / "out.parquet", pa.schema([("id", pa.int64())]), {}):
+            status, _, err = transform(capsys, folder, output="link.parquet")
+            assert (status, "another process is writing" in err) == (1, True)
+        assert transform(capsys, folder, output="link.parquet")[0] == 0
+        assert (folder / "link.parquet").is_symlink()
+        assert len(pq.read_table(folder / "out.parquet")) == N
+        assert not list(folder.glob(".*"))
+
+    def broken_off(self, folder, monkeypatch):
+        """A job that was broken off before its file took its name."""
+        job = [folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS]
+
+        def stop(*args):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", stop)
+            with pytest.raises(KeyboardInterrupt):
+                batch.transform_file(*job)
+        return job
+
+    def test_an_input_that_was_exchanged_for_one_of_the_same_size_and_time(self, files, monkeypatch):
+        folder, *_ = files
+        options = {"compression": "none", "use_dictionary": False, "write_statistics": False, "row_group_size": 100}
+        table, path = pq.read_table(folder / "docs.parquet"), folder / "docs.parquet"
+        pq.write_table(table, path, **options)
+        before = path.stat()
+        job = self.broken_off(folder, monkeypatch)
+        turned = table.set_column(0, "id", pa.array(np.arange(N)[::-1]))
+        pq.write_table(turned, path, **options)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert path.stat().st_size == before.st_size
+        _, there, note = batch.transform_file(*job)
+        assert (there, "begun anew" in note) == (0, True)
+        assert pq.read_table(folder / "out.parquet")["id"].to_pylist() == list(range(N))[::-1]
+
+    def test_another_file_with_the_number_of_the_finished_one(self, files, monkeypatch):
+        folder, *_ = files
+        whole = self.whole(files, monkeypatch)
+        job = [folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS]
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", lambda self, **options: None)  # as if killed before its journal goes
+            batch.transform_file(*job)
+        with open(folder / "out.parquet", "ab") as file:
+            file.write(b"another")
+        assert batch.transform_file(*job)[1] == 0
+        assert (folder / "out.parquet").read_bytes() == whole
+
+    def test_rows_that_come_after_they_were_counted(self, files, monkeypatch):
+        folder, parts, *_ = files
+        schema = batch._schema
+
+        def grow(*args):
+            write(folder / "docs.parquet", {role: np.tile(part, (2, 1)) for role, part in parts.items()})
+            return schema(*args)
+
+        monkeypatch.setattr(batch, "_schema", grow)
+        with pytest.raises(RuntimeError, match="was changed while it was read"):
+            batch.transform_file(folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS)
+        assert not (folder / "out.parquet").exists()
+
+    def test_a_disk_that_is_full_at_once(self, files, server):
+        folder, *_ = files
+        started(server, folder, limit=100)
+        assert ended(server) == 1
+        assert "0 rows are kept in" in server.stderr.readline()
 
     def test_an_input_that_changes_while_it_is_read(self, files, monkeypatch):
         folder, *_ = files
