@@ -102,7 +102,7 @@ class AppendedParquet:
     def _footer(self) -> bytes:
         parquet, sink = arrow("pyarrow.parquet"), io.BytesIO()
         if not self._footers:
-            parquet.write_table(self.schema.empty_table(), sink, **self.options)
+            parquet.write_table(_empty(self.schema), sink, **self.options)
             return sink.getvalue()
         whole, *others = (parquet.read_metadata(io.BytesIO(footer)) for footer in self._footers)
         for other in others:
@@ -264,10 +264,15 @@ def _locked(journal: Path, output: Path) -> IO[bytes]:
         file.close()
 
 
+def _empty(schema: Any) -> Any:
+    """A table without rows; `schema.empty_table()` cannot make one of every type."""
+    return arrow().Table.from_batches([], schema=schema)
+
+
 def writer_options(schema: Any, plain: tuple[str, ...]) -> dict[str, Any]:
     """How columns are written: vectors plain, since they are as good as random, others compressed, with statistics."""
     sink, parquet = io.BytesIO(), arrow("pyarrow.parquet")
-    parquet.write_table(schema.empty_table(), sink)
+    parquet.write_table(_empty(schema), sink)
     found = parquet.read_metadata(sink).schema
     leaves = [found.column(i) for i in range(len(found))]
     vectors = {f"{name}{_NESTED}" for name in plain}

@@ -200,6 +200,9 @@ def transform_file(
     refuse_other_encoder(pipeline[-1], encoder_fingerprint(pipeline), made_by)
     width = int(pipeline[-1].n_features_in_)
     carried = [name for name in source.schema.names if name not in columns.values()]
+    twice = sorted({repr(name) for name in carried if carried.count(name) > 1})
+    if twice:
+        raise ValueError(f"{path} has more than one column {', '.join(twice)}: give each a name of its own")
     if vectors in carried:
         raise ValueError(
             f"{path} has a column {vectors!r}, which would be carried through: choose another by --vectors"

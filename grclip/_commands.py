@@ -168,7 +168,7 @@ def _print_parquet(path: Path) -> None:
     told = told_by(schema, str(path))
     print(f"  Parquet, {metadata.num_rows:,} rows in {metadata.num_row_groups:,} row groups")
     print(f"  encoder     {told.get('encoder') or 'unknown'}")
-    if "calibrator" in told:
+    if told.get("calibrator") is not None:
         print(f"  calibrator  {told['calibrator']}: made column {told['vectors']!r} of {', '.join(told['roles'])}")
     for column in schema:
         print(f"  column      {column.name}: {column.type}")

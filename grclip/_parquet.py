@@ -236,6 +236,8 @@ def told_by(schema: Any, name: str) -> dict[str, Any]:
         told = json.loads(given)
         version = told["schema_version"]
         valid = type(version) is int and isinstance(told.get("encoder"), str | None)
+        if told.get("calibrator") is not None:
+            valid &= isinstance(told["vectors"], str) and isinstance(told["roles"], list)
     except (ValueError, KeyError, TypeError, RecursionError):
         valid = False
     if not valid:

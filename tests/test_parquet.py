@@ -344,6 +344,21 @@ class TestTransform:
         )
         assert found.to_pandas().index.tolist() == frame.index.tolist()
 
+    def test_columns_of_tensors_and_of_names_with_dots_are_carried_through(self, capsys, files):
+        folder, *_ = files
+        tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.arange(4.0 * N).reshape(N, 2, 2))
+        others = {"a.b": list(range(N)), "a": [{"b": i} for i in range(N)], "with space": ["x"] * N, "": ["y"] * N}
+        table = pq.read_table(folder / "docs.parquet")
+        for name, column in {**others, "tensors": tensors}.items():
+            table = table.append_column(name, pa.array(column) if isinstance(column, list) else column)
+        pq.write_table(table, folder / "docs.parquet", row_group_size=70)
+        assert transform(capsys, folder, *WORDS, "--vectors", "a.vector")[0] == 0
+        found = pq.read_table(folder / "out.parquet")
+        assert found.drop_columns("a.vector").equals(table.drop_columns(list(COLUMNS.values())))
+        pq.write_table(table.append_column("id", table["id"]), folder / "docs.parquet")
+        status, _, err = transform(capsys, folder)
+        assert (status, "has more than one column 'id': give each a name of its own" in err) == (1, True)
+
     def test_the_metadata_say_what_made_the_vectors(self, capsys, files):
         folder, parts, *_ = files
         write(folder / "docs.parquet", parts, encoder="toy")
@@ -493,12 +508,23 @@ class TestTransform:
         status, _, err = transform(capsys, folder)
         assert (status, "holds a ModalityGapRemover, not a Pipeline" in err) == (1, True)
 
-    @pytest.mark.parametrize("told", [b"[", b"[1]", b'{"schema_version": "x"}', b'{"schema_version": 1, "encoder": 3}'])
+    @pytest.mark.parametrize(
+        "told",
+        [
+            b"[",
+            b"[1]",
+            b'{"schema_version": "x"}',
+            b'{"schema_version": 1, "encoder": 3}',
+            b'{"schema_version": 1, "calibrator": "x"}',
+        ],
+    )
     def test_metadata_of_others_under_our_key(self, capsys, files, told):
         folder, *_ = files
         table = pq.read_table(folder / "docs.parquet").replace_schema_metadata({KEY: told})
         pq.write_table(table, folder / "docs.parquet")
         status, _, err = transform(capsys, folder)
+        assert (status, "has metadata 'grclip' that grclip did not write" in err) == (1, True)
+        status, _, err = run(capsys, "info", folder / "docs.parquet")
         assert (status, "has metadata 'grclip' that grclip did not write" in err) == (1, True)
         newer = table.replace_schema_metadata({KEY: b'{"schema_version": 2}'})
         pq.write_table(newer, folder / "docs.parquet")
