@@ -42,7 +42,7 @@ def kind_weights(
     """The weight of each part in each kind of row, (2**n_roles, n_roles); the weights of a kind add up to 1."""
     if len(roles) > MAX_ROLES:
         raise ValueError(f"one side has {len(roles)} roles; at most {MAX_ROLES} can be fused")
-    weights = weights or {}
+    alpha, weights = float(alpha), weights or {}  # 1 - float16(0.1) is not what 1 - 0.1 is
     left_out = [role for role in roles if role not in weights]
     if 0 < len(left_out) < len(roles):
         raise ValueError(

@@ -418,7 +418,7 @@ class ModalityGapRemover(  # type: ignore[call-arg]
             raise TypeError(f"state must be what to_state gave; got {type(state).__name__}")
         check_header(state, "state", _KIND)
         try:
-            means = {role: np.array(mean, dtype=np.float64) for role, mean in state["means"].items()}
+            means = {role: np.array(mean).astype(np.float64, casting="safe") for role, mean in state["means"].items()}
         except (KeyError, AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"state has no means by role: {error}; take it from to_state again") from error
         if not _is_complete(state, means) or not isinstance(state.get("copy", True), bool):

@@ -48,7 +48,10 @@ def save_state(
     metadata = {_KEY: json.dumps({"schema_version": SCHEMA_VERSION, "class": kind, **header})}
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
-        partial.write_bytes(save(dict(vectors), metadata=metadata))
+        with open(partial, "wb") as file:
+            file.write(save(dict(vectors), metadata=metadata))
+            file.flush()
+            os.fsync(file.fileno())  # or a power failure could leave the name with nothing behind it
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)

@@ -311,7 +311,7 @@ def _fuser_state(fuser: MultimodalFuser) -> State:
     weighting, names = fuser._weighting(), getattr(fuser, "feature_names_in_", None)
     header: dict[str, Any] = {
         "parameters": {
-            "alpha": float(weighting["alpha"]),
+            "alpha": float(weighting["alpha"]) + 0.0,  # -0.0 is 0.0
             "weights": _plain(weighting["weights"], float),
             "modalities": _plain(weighting["modalities"], str),
             "equalize": bool(fuser.equalize),

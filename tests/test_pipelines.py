@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,8 @@ class TestState:
             ({"class": "MultimodalFuser"}, "state holds a MultimodalFuser, not a ModalityGapRemover"),
             ({"means": None}, "state has no means by role"),
             ({"means": {"text": "many"}}, "state has no means by role"),
+            ({"means": {"text": ["1.0", "2.0"]}}, "state has no means by role"),
+            ({"means": {"text": [1j, 2j]}}, "state has no means by role"),
             ({"means": {"text": [1.0]}}, "state holds no complete ModalityGapRemover"),
             ({"means": {"text": [1.0, np.nan]}}, "state holds no complete ModalityGapRemover"),
             ({"means": {"image": [1.0, 2.0]}}, "state holds no complete ModalityGapRemover"),
@@ -148,6 +151,13 @@ class TestRoundTrip:
             assert {name: again.get_params()[name] for name in option} == option
             np.testing.assert_array_equal(again.transform(Items(parts)), fuser.transform(Items(parts)))
 
+    @pytest.mark.parametrize("alpha", [np.float16(0.1), np.float32(0.1), Fraction(1, 3), np.float64(0.1)])
+    def test_alpha_of_any_sort_of_number_makes_the_same_vectors_after_loading(self, rng, tmp_path, alpha):
+        parts = Items({"text": rng.normal(size=(9, 4)), "image": rng.normal(size=(9, 4))})
+        fuser = MultimodalFuser(alpha).fit(parts)
+        save_pipeline(fuser, tmp_path / "c")
+        np.testing.assert_array_equal(load_pipeline(tmp_path / "c").transform(parts), fuser.transform(parts))
+
     def test_a_fuser_that_chose_alpha_is_saved_as_what_it_became(self, mixed, tmp_path):
         task, qrels = mixed
         chosen = make_pipeline(ModalityGapRemover(), MultimodalFuserCV(11, equalize=True)).fit(task, qrels)
@@ -198,6 +208,23 @@ class TestRoundTrip:
         same(task, again, fuser)
         assert pipeline_fingerprint(again) == pipeline_fingerprint(fuser)
 
+    def test_it_is_on_the_disk_before_it_takes_its_name(self, pipeline, tmp_path, monkeypatch):
+        steps, fsync, replace = [], os.fsync, os.replace
+
+        def synced(file):
+            steps.append(("fsync", os.fstat(file).st_size))
+            fsync(file)
+
+        def replaced(source, target):
+            steps.append(("replace", os.path.getsize(source)))
+            replace(source, target)
+
+        monkeypatch.setattr(os, "fsync", synced)
+        monkeypatch.setattr(os, "replace", replaced)
+        save_pipeline(pipeline, tmp_path / "c")
+        size = (tmp_path / "c").stat().st_size
+        assert steps == [("fsync", size), ("replace", size)]
+
 
 class TestFingerprint:
     def test_it_is_that_of_another_process(self, pipeline, saved):
@@ -242,6 +269,7 @@ class TestFingerprint:
         assert fitted(names=("c", "d"), copy=False) == plain
         assert fitted(random_state=7, modalities={}) == plain
         assert fitted(alpha=np.float64(0.5)) == plain
+        assert fitted(alpha=-0.0) == fitted(alpha=0)
         remover = ModalityGapRemover().fit(task)
         turned = ModalityGapRemover().fit(dict(reversed(remover.transform(task.corpus).items())))
         straight = ModalityGapRemover().fit(dict(remover.transform(task.corpus).items()))
