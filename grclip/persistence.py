@@ -53,7 +53,9 @@ def save_state(
             file.flush()
             os.fsync(file.fileno())  # or a power failure could leave the name with nothing behind it
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         partial.unlink(missing_ok=True)
         raise
 

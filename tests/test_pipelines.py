@@ -1,5 +1,6 @@
 """Fitted state that travels: dicts, files, and fingerprints."""
 
+import errno
 import json
 import os
 import subprocess
@@ -224,6 +225,18 @@ class TestRoundTrip:
         save_pipeline(pipeline, tmp_path / "c")
         size = (tmp_path / "c").stat().st_size
         assert steps == [("fsync", size), ("replace", size)]
+
+    def test_a_full_disk_names_the_file_and_leaves_what_was_there(self, pipeline, saved, monkeypatch):
+        before = saved.read_bytes()
+
+        def full(file):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*c\.safetensors'"):
+            save_pipeline(pipeline, saved)
+        assert saved.read_bytes() == before
+        assert os.listdir(saved.parent) == [saved.name]
 
 
 class TestFingerprint:
