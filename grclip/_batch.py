@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline
 from grclip import __version__
 from grclip._append import AppendedParquet
 from grclip._kernels import dtype_of, norm_limits, row_norms
-from grclip._parquet import Source, ahead, arrow, as_lists, list_type, tell
+from grclip._parquet import Source, arrow, as_lists, list_type, tell
 from grclip._validation import check_k, few, refuse_other_encoder, warn
 from grclip.fusion import MultimodalFuser
 from grclip.gap import ModalityGapRemover
@@ -167,7 +167,7 @@ def _learn(
     kinds: dict[str, tuple[np.dtype, int]] = {}
     for source in sources:
         warned = _Warned(source)
-        for start, table in ahead(source.tables(list(source.columns.values()), _batch_rows(source))):
+        for start, table in source.tables(list(source.columns.values()), _batch_rows(source)):
             parts = source.parts(table, start, {role: width for role, (_, width) in kinds.items()})
             kinds |= {role: (part.dtype, part.shape[1]) for role, part in parts.items() if role not in kinds}
             with warned.told(start), _explained(source, parts, start, len(table)):
@@ -233,7 +233,7 @@ def _fused(
     """Tables of what is carried through, and fused vectors; GROUP batches in each."""
     wanted, warned, held = [*carried, *source.columns.values()], _Warned(source), []
     widths = dict.fromkeys(source.columns, pipeline[-1].n_features_in_)
-    for first, table in ahead(source.tables(wanted, n_rows, start)):
+    for first, table in source.tables(wanted, n_rows, start):
         parts = source.parts(table, first, widths)
         with warned.told(first), _explained(source, parts, first, len(table)):
             fused = pipeline.transform(Items(parts, encoder=encoder))

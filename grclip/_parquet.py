@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +89,7 @@ class Source:
         }
         return {role: part for role, part in found.items() if part is not None}
 
-    def tables(self, columns: Sequence[str], n_rows: int, start: int = 0) -> Generator[tuple[int, Any], None, None]:
+    def tables(self, columns: Sequence[str], n_rows: int, start: int = 0) -> Iterator[tuple[int, Any]]:
         """All rows from `start` on, `n_rows` at a time, with the number of the first; row groups may be of any size."""
         pa = arrow()
         with opened(self.path) as file:
@@ -110,18 +109,6 @@ class Source:
                     start, held = start + n_rows, table.slice(n_rows).to_batches()
             if sum(map(len, held)):
                 yield start, pa.Table.from_batches(held)
-
-
-def ahead(items: Generator[Any, None, None]) -> Iterator[Any]:
-    """The same items, each made in another thread while the one before it is worked on."""
-    with ThreadPoolExecutor(max_workers=1) as pool, closing(items):
-        coming = pool.submit(next, items, None)
-        try:
-            while (item := coming.result()) is not None:
-                coming = pool.submit(next, items, None)
-                yield item
-        finally:
-            wait([coming])  # a generator at work cannot be closed
 
 
 @contextmanager
