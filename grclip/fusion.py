@@ -68,6 +68,8 @@ class MultimodalFuser(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_o
         Roles of the queries and of the corpus, where fit saw a SearchTask; else empty.
     query_kinds_ : set of frozenset of str
         Only with equalize: the sets of parts that the queries of fit had.
+    weighting_ : dict of str to float or dict
+        Only with equalize: alpha, weights and modalities that spreads were measured with.
     encoder_ : str or None
         Fingerprint of the encoder of the vectors that fit saw, where it was known.
 
@@ -77,8 +79,8 @@ class MultimodalFuser(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_o
         For parts that are not embeddings, and for parameters of a wrong type.
     ValueError
         For alpha outside 0 to 1, weights that are negative, all zero or leave out a role, a row without any part,
-        a kind of document without a spread, queries of a kind that spreads were not measured with, qrels that do not
-        fit the task, or ``equalize=True`` without queries.
+        a kind of document without a spread, queries of a kind that spreads were not measured with, weights that were
+        changed since, qrels that do not fit the task, or ``equalize=True`` without queries.
 
     Warns
     -----
@@ -98,8 +100,8 @@ class MultimodalFuser(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_o
     how the source [1]_ fuses them. Spreads are our own addition: removing means leaves the similarities of a text
     query to unrelated texts about twice as widely spread as those to unrelated images, so texts still win the ranks.
     For a picture that is asked with it is the other way round: spreads belong to a kind of query, so fit a pipeline for
-    each. They also belong to the alpha and weights of fit: fit again after changing these. Rank by dot product; an
-    index that normalises vectors (cosine) would undo them.
+    each. They also belong to the alpha and weights of fit, and changing these afterwards is an error. Rank by dot
+    product; an index that normalises vectors (cosine) would undo them.
 
     References
     ----------
@@ -121,6 +123,7 @@ class MultimodalFuser(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_o
     query_roles_: frozenset[str]
     document_roles_: frozenset[str]
     query_kinds_: set[frozenset[str]]
+    weighting_: dict[str, Any]
     encoder_: str | None
 
     def __init__(
@@ -181,7 +184,7 @@ class MultimodalFuser(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_o
         learned = {}
         if self.equalize and isinstance(X, SearchTask):
             spread, kinds = document_spreads(X, qrels, random_state=self.random_state, **self._weighting())
-            learned = {"spread_": spread, "query_kinds_": kinds}
+            learned = {"spread_": spread, "query_kinds_": kinds, "weighting_": self._weighted_by()}
         remember_width(self, X, width)
         return self._remember(X, **learned)
 
@@ -228,9 +231,7 @@ class MultimodalFuser(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_o
         """The length of fused rows of each kind, NaN where it is not known, and what to say of such rows."""
         if not self.equalize:
             return np.ones(2 ** len(roles)), ""
-        if not hasattr(self, "spread_"):
-            name = type(self).__name__
-            raise NotFittedError(f"equalize=True, but this {name} was fitted without it: fit it again")
+        self._check_spreads()
         kinds, asked = kinds_of(roles), name_kinds(self.query_kinds_)
         if queries:
             return np.array([1.0 if kind in self.query_kinds_ else np.nan for kind in kinds]), (
@@ -258,7 +259,7 @@ class MultimodalFuser(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_o
         sides = (X.queries, X.corpus) if isinstance(X, SearchTask) else ((), ())
         self.query_roles_, self.document_roles_ = frozenset(sides[0]), frozenset(sides[1])
         self.encoder_ = encoder_of(X)
-        for name in ("spread_", "query_kinds_"):
+        for name in ("spread_", "query_kinds_", "weighting_"):
             if name in learned:
                 setattr(self, name, learned[name])
             elif hasattr(self, name):
@@ -267,6 +268,24 @@ class MultimodalFuser(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_o
 
     def _weighting(self) -> dict[str, Any]:
         return {"alpha": self.alpha, "weights": self.weights, "modalities": self.modalities}
+
+    def _weighted_by(self) -> dict[str, Any]:
+        """How parts are weighted, in a form to keep and to compare."""
+        return {name: dict(x or {}) if name != "alpha" else float(x) for name, x in self._weighting().items()}
+
+    def _check_spreads(self) -> None:
+        """Spreads are to be known, and those of the fused vectors that are made now."""
+        if not hasattr(self, "spread_"):
+            name = type(self).__name__
+            raise NotFittedError(f"equalize=True, but this {name} was fitted without it: fit it again")
+        now = self._weighted_by()
+        changed = [
+            f"{name} was {was!r} and is {now[name]!r}" for name, was in self.weighting_.items() if was != now[name]
+        ]
+        if changed:
+            raise ValueError(
+                f"spreads belong to the weights that they were measured with: {', '.join(changed)}; fit again"
+            )
 
     def _refuse_equalize(self, X: Any) -> None:
         """Spreads need kinds of documents, and queries to measure them against."""
@@ -337,7 +356,7 @@ class MultimodalFuserCV(MultimodalFuser, auto_wrap_output_keys=None):  # type: i
     cv_results_ : dict of str to array
         In the form of `GridSearchCV`, without times: ``params``, ``param_alpha``, ``split0_test_score``, ...,
         ``mean_test_score``, ``std_test_score`` and ``rank_test_score``, an entry for each of `alphas` in their order.
-    n_features_in_, spread_, query_roles_, document_roles_, query_kinds_, encoder_
+    n_features_in_, spread_, query_roles_, document_roles_, query_kinds_, weighting_, encoder_
         As in `MultimodalFuser`.
 
     Raises

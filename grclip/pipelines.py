@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
@@ -262,8 +261,8 @@ def _fitted(name: str, step: Any) -> Step:
     check_is_fitted(step)
     if isinstance(step, MultimodalFuser):
         step._check_parameters()
-        if step.equalize and not hasattr(step, "spread_"):
-            raise NotFittedError(f"step {name!r} has equalize=True, but was fitted without it: fit it again")
+        if step.equalize:
+            step._check_spreads()
     return step
 
 
@@ -382,6 +381,7 @@ def _restored(step: Mapping[str, Any], vectors: Mapping[str, NDArray[np.float64]
     if "spread" in vectors:
         fuser.spread_ = _spreads(step["kinds"], vectors["spread"])
         fuser.query_kinds_ = set(map(frozenset, step["query_kinds"]))
+        fuser.weighting_ = fuser._weighted_by()
     return _fitted(step["name"], fuser)
 
 

@@ -341,6 +341,31 @@ def test_names_of_columns_are_forgotten(mixed):
     assert not hasattr(fuser.fit(task), "feature_names_in_")
 
 
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"alpha": 0.9}, r"alpha was 0\.5 and is 0\.9"),
+        ({"weights": {"text": 1, "image": 3}}, r"weights was \{\} and is \{'text': 1, 'image': 3\}"),
+        ({"modalities": {"image": "text"}}, "modalities was"),
+    ],
+)
+def test_weights_changed_after_fit_are_refused_until_spreads_are_measured_anew(mixed, changed, told):
+    task, _ = mixed
+    fuser = MultimodalFuser(equalize=True).fit(task)
+    with pytest.raises(ValueError, match=f"spreads belong to the weights that they were measured with: {told}"):
+        fuser.set_params(**changed).transform(task)
+    assert np.isfinite(fuser.fit(task).transform(task).corpus).all()
+
+
+def test_a_dict_of_weights_is_kept_as_it_was_at_fit(mixed):
+    task, _ = mixed
+    weights = {"query": 1.0, "text": 1.0, "image": 3.0}
+    fuser = MultimodalFuser(weights=weights, equalize=True).fit(task)
+    weights["image"] = 1.0
+    with pytest.raises(ValueError, match="weights was"):
+        fuser.transform(task)
+
+
 def test_equalize_needs_queries(rng, mixed):
     task, _ = mixed
     for x in (task.corpus, rng.normal(size=(5, 4))):

@@ -285,7 +285,7 @@ def run_blocks(page):
 
 def test_the_blocks_of_the_guide_run_one_after_the_other(capsys):
     n_blocks, names = run_blocks("guide.md")
-    assert n_blocks == 9
+    assert n_blocks == 10
     printed = capsys.readouterr().out
     assert "'query': 200" in printed
     assert f"{names['tuned']['fuse'].alpha_} {names['tuned']['fuse'].best_score_}" in printed

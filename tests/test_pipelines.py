@@ -312,7 +312,7 @@ class TestRefused:
         with pytest.raises(NotFittedError):
             pipeline_fingerprint(ModalityGapRemover())
         late = MultimodalFuser().fit(task).set_params(equalize=True)
-        with pytest.raises(NotFittedError, match="has equalize=True, but was fitted without it"):
+        with pytest.raises(NotFittedError, match="equalize=True, but this MultimodalFuser was fitted without it"):
             pipeline_fingerprint(late)
 
     def test_steps_that_do_not_belong_together(self, mixed, rng):
