@@ -584,6 +584,8 @@ def test_items_need_a_pipeline_that_fuses(task, fused):
         QdrantRetriever(pipeline=make_pipeline(*map(clone, ONE_SCALE))).fit(task)
     with pytest.raises(TypeError, match="add takes documents; got a SearchTask"):
         QdrantRetriever(pipeline=fused).add(task, range(30))
+    with pytest.raises(ValueError, match="X holds nothing; expected at least one document"):
+        QdrantRetriever(pipeline=fused).fit(task.corpus[:0])
     with pytest.raises(TypeError, match="y is Items"):
         QdrantRetriever(pipeline=fused).fit(task.queries, task.corpus)
 
@@ -638,9 +640,11 @@ def test_fit_says_that_another_writer_stored_other_documents(over_http, server):
 
 def test_nothing_to_search_is_an_error_that_says_where(tmp_path):
     client = QdrantClient(":memory:")
+    (tmp_path / "of-others").mkdir()
     for place, told in [
         (":memory:", "':memory:'"),
-        (tmp_path, repr(str(tmp_path))),
+        (tmp_path / "mistyped", repr(str(tmp_path / "mistyped"))),
+        (tmp_path / "of-others", repr(str(tmp_path / "of-others"))),
         (client, "the Qdrant of the client"),
     ]:
         retriever = QdrantRetriever(place, "shoes")
@@ -648,6 +652,7 @@ def test_nothing_to_search_is_an_error_that_says_where(tmp_path):
             retriever.predict(np.eye(2))
         retriever.close()
     client.close()
+    assert [path.name for path in tmp_path.rglob("*")] == ["of-others"], "a search makes nothing"
 
 
 @pytest.mark.parametrize(
@@ -666,14 +671,16 @@ def test_nothing_to_search_is_an_error_that_says_where(tmp_path):
         ({"options": {"vectors_config": None}}, ValueError),
         ({"collection": ""}, TypeError),
         ({"client_or_url": 3}, TypeError),
+        ({"client_or_url": ""}, TypeError),
         ({"client_or_url": "localhost:6333"}, ValueError),
         ({"client_or_url": "grpc://localhost"}, ValueError),
     ],
 )
 def test_parameters_that_are_none_are_errors_that_name_them(parameters, error, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(error, match=next(iter(parameters))):
-        QdrantRetriever(**parameters).fit(np.eye(2))
+    for call in (QdrantRetriever(**parameters).fit, QdrantRetriever(**parameters).predict):
+        with pytest.raises(error, match=next(iter(parameters))):
+            call(np.eye(2))
     assert not list(tmp_path.iterdir())
 
 

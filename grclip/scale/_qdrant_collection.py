@@ -22,6 +22,14 @@ _POINTS = 1000  # points that are looked up in one request
 Vectors = NDArray[np.float32]
 
 
+def nothing_there(name: str, place: str) -> NotFittedError:
+    """The error for a search where nothing was stored."""
+    return NotFittedError(
+        f"there is no collection {name!r} in {place}; fit or add documents first, or give the client_or_url and "
+        "collection that they were stored in"
+    )
+
+
 @dataclass(frozen=True)
 class Collection:
     """A collection of documents, and the patience with its server."""
@@ -39,10 +47,7 @@ class Collection:
             self._create(width, ours, options or {})
             info = self._info()
         if info is None:
-            raise NotFittedError(
-                f"there is no collection {self.name!r} in {self.place}; fit or add documents first, or give the "
-                "client_or_url and collection that they were stored in"
-            )
+            raise nothing_there(self.name, self.place)
         return check_collection(self.name, info, ours)
 
     def _info(self) -> Any:

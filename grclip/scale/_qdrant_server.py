@@ -22,6 +22,8 @@ SCHEMA = 1
 OLDEST = (1, 16)
 """The first version of Qdrant that keeps metadata of collections."""
 
+_MEMORY = ":memory:"
+
 
 class Fingerprints(NamedTuple):
     """What made the vectors of a collection; None where it is unknown."""
@@ -35,19 +37,34 @@ def qdrant(module: str = "") -> Any:
     return optional_import(f"qdrant_client{module}", "qdrant", "QdrantRetriever")
 
 
+def is_there(given: Any) -> bool:
+    """Whether there may be collections at a place: no Qdrant has written to a folder without its file of them."""
+    folder = None if isinstance(given, qdrant().QdrantClient) else _folder_of(given)
+    return folder is None or os.path.exists(os.path.join(folder, "meta.json"))
+
+
 def make_client(given: Any, timeout: float) -> Any:
     """A client of a URL, of a folder, or of a memory of its own."""
-    if not isinstance(given, str | os.PathLike):
+    folder = _folder_of(given)
+    if folder is not None:
+        return _open_folder(folder)
+    place = os.fspath(given)
+    if place == _MEMORY:
+        return qdrant().QdrantClient(_MEMORY)
+    # the check of versions would be a warning from a thread while the server is away; ours is in `create`
+    return qdrant().QdrantClient(url=place, timeout=timeout, check_compatibility=False)
+
+
+def _folder_of(given: Any) -> str | None:
+    """The folder that a place is, or None if it is a URL or ':memory:'."""
+    if not isinstance(given, str | os.PathLike) or not os.fspath(given):
         raise TypeError(f"client_or_url must be a QdrantClient, a URL, a folder or ':memory:'; got {given!r}")
     place = os.fspath(given)
-    if place == ":memory:":
-        return qdrant().QdrantClient(":memory:")
-    if re.match(r"https?://", place):
-        # the check of versions would be a warning from a thread while the server is away; ours is in `create`
-        return qdrant().QdrantClient(url=place, timeout=timeout, check_compatibility=False)
+    if place == _MEMORY or re.match(r"https?://", place):
+        return None
     if re.fullmatch(r"[\w.-]+:\d+|\w+://.*", place):
         raise ValueError(f"client_or_url is {place!r}; a URL begins with http:// or https://, else it is a folder")
-    return _open_folder(place)
+    return place
 
 
 def _open_folder(place: str) -> Any:

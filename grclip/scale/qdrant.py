@@ -23,9 +23,9 @@ from grclip._kernels import Array, row_norms
 from grclip._validation import check_flag, check_k, check_matrix, check_values, few, remember_width, warn_zero_rows
 from grclip.items import Items, SearchTask, encoder_of, refuse_documents_as_y
 from grclip.pipelines import encoder_fingerprint, pipeline_fingerprint
-from grclip.scale._qdrant_collection import Collection
+from grclip.scale._qdrant_collection import Collection, nothing_there
 from grclip.scale._qdrant_points import as_filter, as_rows, names_of, payloads, point_ids
-from grclip.scale._qdrant_server import Fingerprints, make_client, qdrant
+from grclip.scale._qdrant_server import Fingerprints, is_there, make_client, qdrant
 
 _BLOCK = 2**15  # documents that the pipeline takes at once
 _SAMPLE = 16  # documents of a task that are compared with those of the collection
@@ -288,7 +288,7 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         TypeError, ValueError, ConnectionError, NotFittedError
             As said of the class; and if the corpus of a SearchTask is not what the collection holds.
         """
-        collection, k, condition = self._collection(), check_k(self.k if k is None else k), as_filter(filter)
+        collection, k, condition = self._collection(create=False), check_k(self.k if k is None else k), as_filter(filter)
         given = self._fused(X.queries if isinstance(X, SearchTask) else X)
         queries = _float32(given)
         zero = check_values("queries", queries, row_norms(queries), allow_missing=False)
@@ -305,7 +305,10 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
 
     def _store(self, X: Any, encoder: str | None, ids: Any, payload: Any, *, anew: bool) -> Self:
         """Check all of a corpus, then store it batch by batch."""
-        documents, collection = X if isinstance(X, Items) else check_matrix(self, X, reset=True), self._collection()
+        documents = X if isinstance(X, Items) else check_matrix(self, X, reset=True)
+        if not len(documents):
+            raise ValueError("X holds nothing; expected at least one document")
+        collection = self._collection()
         names = names_of(ids, len(documents))
         points = point_ids(names)
         rows = payloads(payload, names, points, documents.kinds if isinstance(documents, Items) else None)
@@ -392,11 +395,13 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
                 f"collection {self.collection!r}"
             )
 
-    def _collection(self) -> Collection:
-        """The collection, after errors for parameters that no request would survive."""
+    def _collection(self, *, create: bool = True) -> Collection:
+        """The collection, after errors for parameters that no request would survive; a search makes no folder."""
         self._check_parameters()
         given = self.client_or_url
         place = repr(os.fspath(given)) if isinstance(given, str | os.PathLike) else "the Qdrant of the client"
+        if not create and not is_there(given):
+            raise nothing_there(self.collection, place)
         return Collection(self.client, self.collection, place, int(self.retries), float(self.backoff))
 
     def _check_parameters(self) -> None:
