@@ -13,7 +13,7 @@ class Server:
 
     Each request takes the first of `faults`, if there is one: a status (503, 400), "close" (the connection is closed
     unanswered), "lost" (the same, after the request has been carried out), "slow" (longer than a second) or "nonsense".
-    A 429 says to come again after `retry_after` seconds, where these are set.
+    A 429 says to come again after `retry_after` seconds, where these are set. Bodies of more than 32 MB are refused.
     """
 
     def __init__(self, version="1.20.0"):
@@ -58,6 +58,8 @@ class Server:
         return self.qdrant.create_collection(name, vectors_config=vectors, metadata=body.get("metadata"))
 
 
+LIMIT = 2**25
+
 CALLS = {
     ("GET", None): lambda qdrant, name, _: qdrant.get_collection(name).model_dump(mode="json"),
     ("PUT", "/points"): lambda qdrant, name, body: qdrant.upsert(name, models.Batch(**body["batch"])).model_dump(),
@@ -87,6 +89,10 @@ def handler_of(server):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do(self):
             length = int(self.headers.get("Content-Length", 0))
+            if length > LIMIT:
+                self.close_connection = True
+                self.reply(400, f"Payload error: JSON payload ({length} bytes) is larger than allowed", nonsense=False)
+                return
             body = json.loads(self.rfile.read(length) or "null")
             path = self.path.partition("?")[0]
             with server.lock:

@@ -173,6 +173,17 @@ def test_many_queries_are_asked_in_several_requests(over_http, server, task, fus
 # What is stored
 
 
+@pytest.mark.parametrize("large", ["vectors", "payload"])
+def test_a_request_is_no_larger_than_a_server_takes(large, over_http, server, rng):
+    n, width, text = (40, 40_000, "") if large == "vectors" else (36, 2, "x" * 2**20)
+    vectors = unit(rng.normal(size=(n, width))).astype(np.float32)
+    over_http.set_params(pipeline=None, batch_size=n, retries=0, k=1)
+    over_http.add(vectors, range(n), payload=[{"text": text}] * n)
+    assert count(over_http) == n
+    assert server.asked.count(("PUT", "/collections/scenes/points")) == 3
+    assert over_http.predict(vectors).shape == (n, 1)
+
+
 def test_points_hold_vector_kind_and_payload(task, fused):
     payload = [{"brand": "AB"[i % 2], "price": i} for i in range(len(task.corpus))]
     retriever = QdrantRetriever(pipeline=fused).add(task.corpus, range(30), payload=payload)

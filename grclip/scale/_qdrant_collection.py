@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,9 +16,11 @@ from tqdm import tqdm
 from grclip.scale._qdrant_points import NAME, found
 from grclip.scale._qdrant_server import Fingerprints, check_collection, check_version, metadata_of, patiently, qdrant
 
-_QUERIES = 64  # queries in one request
+_QUERIES = 64  # queries in one request, where they are not larger than that may be
 _TIES = 16  # documents asked for beyond k, to order those that are as good as the k-th
 _POINTS = 1000  # points that are looked up in one request
+_REQUEST = 2**24  # bytes of one request; a server takes 2**25, and one that is sent more may just stop reading
+_NUMBER = 24  # bytes that JSON needs for a number of float32, at most
 
 Vectors = NDArray[np.float32]
 
@@ -92,7 +95,7 @@ class Collection:
         try:
             with tqdm(total=len(points), unit=" documents", disable=not progress) as bar:
                 for block in blocks:
-                    for vectors in np.split(block, range(batch_size, len(block), batch_size)):
+                    for vectors in _batches(block, payloads[stored : stored + len(block)], batch_size):
                         some = slice(stored, stored + len(vectors))
                         self._upsert(points[some], vectors, payloads[some])
                         stored += len(vectors)
@@ -120,8 +123,9 @@ class Collection:
             "params": models.SearchParams(exact=exact),
             "with_payload": [NAME],
         }
-        for start in range(0, len(queries), _QUERIES):
-            some = [models.QueryRequest(query=query, **asked) for query in queries[start : start + _QUERIES].tolist()]
+        at_once = max(1, min(_QUERIES, _REQUEST // (queries.shape[1] * _NUMBER)))
+        for start in range(0, len(queries), at_once):
+            some = [models.QueryRequest(query=query, **asked) for query in queries[start : start + at_once].tolist()]
             answers = self._ask(self.client.query_batch_points, self.name, some)
             results += [found(answer.points, k) for answer in answers]
         fewest = min(len(names) for _, names in results)
@@ -187,3 +191,15 @@ class Collection:
     def _ask(self, method: Callable[..., Any], *given: Any, **options: Any) -> Any:
         """The answer to one request, waited for while the server is away."""
         return patiently(partial(method, *given, **options), self.retries, self.backoff)
+
+
+def _batches(block: Vectors, payloads: Sequence[Mapping[str, Any]], batch_size: int) -> Iterator[Vectors]:
+    """The vectors of one request after the other: no more than batch_size, nor than a server takes at once."""
+    start, filled = 0, 0
+    for row, payload in enumerate(payloads):
+        size = block.shape[1] * _NUMBER + len(json.dumps(payload))
+        if row > start and (row - start == batch_size or filled + size > _REQUEST):
+            yield block[start:row]
+            start, filled = row, 0
+        filled += size
+    yield block[start:]

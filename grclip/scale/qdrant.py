@@ -50,7 +50,7 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
     exact : bool, default=False
         Whether a server compares all documents, and does not ask its approximate index. Embedded search is exact.
     batch_size : int, default=256
-        Documents in one request.
+        Documents in one request; fewer where these would be more than 16 MB, as a server takes 32.
     retries : int, default=6
         How often a request is repeated while the server is away: no connection, no answer in time, a 5xx, or a 429.
     backoff : float, default=0.5
