@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from numbers import Integral
@@ -22,6 +23,9 @@ NAME = "grclip_id"
 """Payload field of an id that is neither a number nor a UUID."""
 
 _NAMES = uuid5(NAMESPACE_URL, "https://grclip.readthedocs.io/qdrant-ids")
+
+_KEY = r"""([\w-]+|"[^"\\]*")"""
+_PATH = re.compile(rf"{_KEY}(\.{_KEY}|\[\d*\])*")
 
 
 def kind_of(kind: str) -> str:
@@ -43,7 +47,7 @@ def names_of(ids: Any, n: int) -> list[Any]:
     """The ids of n documents: row numbers where none are given."""
     if ids is None:
         return list(range(n))
-    if isinstance(ids, str | Mapping) or not isinstance(ids, Iterable):
+    if isinstance(ids, str | bytes | set | frozenset | Mapping) or not isinstance(ids, Iterable):
         raise TypeError(f"ids must be a list with one id a document; got {type(ids).__name__}")
     names = list(ids)
     if len(names) != n:
@@ -148,7 +152,16 @@ def _condition(models: Any, field: str, value: Any) -> Any:
     if field == KIND and types == {str}:  # as Items name it, or as documents that came as arrays were labelled
         values = list(dict.fromkeys([*values, *map(kind_of, values)]))
     match = models.MatchValue(value=values[0]) if len(values) == 1 else models.MatchAny(any=values)
-    return models.FieldCondition(key=field, match=match)
+    return models.FieldCondition(key=_path(field), match=match)
+
+
+def _path(field: str) -> str:
+    """The path to a field as Qdrant reads it; what is none is the name of a field, and stands in quotes."""
+    if _PATH.fullmatch(field):
+        return field
+    if '"' in field or "\\" in field:
+        raise TypeError(f"filter has the field {field!r}; Qdrant finds no field with a quote or backslash in its name")
+    return f'"{field}"'
 
 
 def found(points: Iterable[Any], k: int) -> tuple[list[float], list[Any]]:

@@ -92,7 +92,8 @@ def patiently(request: Callable[[], Answer], retries: int, backoff: float) -> An
                 raise
             if attempt == retries:
                 raise ConnectionError(
-                    f"Qdrant did not answer, asked {attempt + 1} times with {waited:.3g} s between ({_told(error)})"
+                    f"Qdrant did not answer as it should, asked {attempt + 1} times with {waited:.3g} s between "
+                    f"({_told(error)})"
                 ) from error
             pause = max(backoff * 2**attempt, float(getattr(error, "retry_after_s", 0)))
         time.sleep(pause)
@@ -119,9 +120,8 @@ def qdrant_needs(module: str) -> Any:
 
 
 def _told(error: Exception) -> str:
-    """What an error says in one line; that of a lost connection lies in its source."""
-    lines = str(error).splitlines() or [repr(getattr(error, "source", error))]
-    return lines[0]
+    """What an error says, in one line; that of a lost connection lies in its source."""
+    return " ".join(str(error).split()) or repr(getattr(error, "source", error))
 
 
 def check_version(version: str) -> None:

@@ -274,7 +274,8 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         k : int, default=None
             Documents to return; None takes that of the retriever.
         filter : dict or qdrant_client.models.Filter, default=None
-            Only documents whose fields have these values: ``{"kind": "image", "brand": ["A", "B"]}``.
+            Only documents whose fields have these values: ``{"kind": "image", "brand": ["A", "B"]}``. A dot leads into
+            a field (``"size.width"``), unless it stands in quotes (``'"size.width"'``).
 
         Returns
         -------
