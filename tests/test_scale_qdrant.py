@@ -271,6 +271,8 @@ def test_ids_that_are_none_are_errors_before_anything_is_stored(ids, error, mess
         ([{}] * 3 + [{"kind": 1}] + [{}] * 26, ValueError, r"payload\[3\] has the field 'kind'"),
         ([{"grclip_id": 1}] * 30, ValueError, r"payload\[0\] has the field 'grclip_id'"),
         ([{}] * 29 + [{"made": object()}], TypeError, r"payload\[29\]: object is not JSON serializable; give str, int"),
+        ([{}] * 29 + [{"at": np.datetime64("nat")}], TypeError, r"payload\[29\]: datetime64 is not JSON serializable"),
+        ([{}] * 29 + [{"for": np.timedelta64(3, "ns")}], TypeError, r"payload\[29\]: timedelta64 is not JSON"),
         ([{}] * 29 + [{"price": float("nan")}], ValueError, r"payload\[29\]: .* not JSON compliant"),
         ([{}] * 29 + [{"name": "\ud800"}], ValueError, r"payload\[29\]: .*surrogates not allowed"),
         ([{}] * 29 + [{(1, 2): 3}], TypeError, r"payload\[29\]: keys must be str"),
@@ -288,8 +290,10 @@ def test_payloads_of_numpy_dates_and_uuids_are_stored_as_json_has_them(place, se
     retriever = QdrantRetriever({"memory": ":memory:", "http": server.url}[place], k=1)
     day, name = datetime.date(2024, 2, 29), uuid.UUID(int=3)
     fields = {"n": np.int64(3), "x": np.float32(0.5), "list": np.arange(2), "day": day, "id": name, "in": {"a": [None]}}
+    fields |= {"at": np.datetime64("2024-02-29T12:00:00", "ns"), "days": np.array(["2024-02-29"], dtype="M8[D]")}
     retriever.fit(np.eye(2), payload=[fields, {"n": np.int64(4)}])
     told = {"n": 3, "x": 0.5, "list": [0, 1], "day": "2024-02-29", "id": str(name), "in": {"a": [None]}}
+    told |= {"at": "2024-02-29T12:00:00", "days": ["2024-02-29"]}
     assert [payload for _, payload in points_of(retriever).values()] == [told, {"n": 4}]
     for given in (np.int64(4), [np.int64(4), 5], np.array([4])):
         assert retriever.kneighbors(np.eye(2), filter={"n": given})[1].tolist() == [[1], [1]]
@@ -801,6 +805,9 @@ def test_a_server_that_is_asked_too_often_says_how_long_to_wait(over_http, serve
     server.retry_after, server.faults = 3, [429, 429]
     assert count(over_http.fit(task)) == 30
     assert waited == [3, 3]
+    server.retry_after, server.faults = "Wed, 21 Oct 2026 07:28:00 GMT", [None, None, None, 429]
+    assert count(over_http.fit(task)) == 30
+    assert waited[2:] == [over_http.backoff]
 
 
 def test_every_request_of_a_job_may_fail_once(over_http, server, task, fused):

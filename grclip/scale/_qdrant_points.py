@@ -118,9 +118,12 @@ def _as_json(i: int, row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """What JSON has in the place of some other types."""
-    if isinstance(value, np.ndarray | np.generic):
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind not in "mM":
         return value.tolist()
-    if isinstance(value, date):
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind == "M" and not np.isnat(value).any():
+        finer = np.promote_types(value.dtype, "M8[us]") != "M8[us]"  # which Python has no dates for, nor has Qdrant
+        return (value.astype("M8[us]") if finer else value).tolist()
+    if isinstance(value, date) and value == value:  # noqa: PLR0124 (NaT of pandas is a date, too)
         return value.isoformat()
     if isinstance(value, UUID):
         return str(value)

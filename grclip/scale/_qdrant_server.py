@@ -103,7 +103,7 @@ def patiently(request: Callable[[], Answer], retries: int, backoff: float) -> An
 def may_pass(error: Exception) -> bool:
     """Whether the same request may succeed later: no connection, a timeout, too many requests, or a fault (5xx)."""
     exceptions, httpx, grpc = qdrant(".http.exceptions"), qdrant_needs("httpx"), qdrant_needs("grpc")
-    if isinstance(error, qdrant(".common.client_exceptions").ResourceExhaustedResponse):
+    if isinstance(error, qdrant(".common.client_exceptions").QdrantException):  # a 429, whatever its Retry-After
         return True
     if isinstance(error, exceptions.UnexpectedResponse):
         return (error.status_code or 0) >= 500 or error.status_code == 429
