@@ -380,7 +380,7 @@ def test_fields_of_any_name_are_found(place, server):
     for name in [*names, 'in."a b"', '"c.d"']:
         assert retriever.kneighbors(np.eye(2), filter={name: 1})[1].tolist() == [[1], [1]]
     for name in ('a"b', "a\\b "):
-        with pytest.raises(TypeError, match="filter has the field .*; Qdrant finds no field with a quote or backslash"):
+        with pytest.raises(TypeError, match=r"filter has the field .*; Qdrant finds no field with a quote or"):
             retriever.kneighbors(np.eye(2), filter={name: 1})
     retriever.close()
 
@@ -860,7 +860,7 @@ def test_a_server_that_stays_away_leaves_word_of_what_is_stored_and_calling_agai
 def test_searching_a_server_that_is_not_there(server, fused, task):
     server.down()
     retriever = QdrantRetriever(server.url, pipeline=fused, retries=1, backoff=0.01)
-    with pytest.raises(ConnectionError, match=r"Qdrant did not answer as it should, asked 2 times with 0\.01 s between"):
+    with pytest.raises(ConnectionError, match=r"Qdrant did not answer as it should, asked 2 times with 0\.01 s"):
         retriever.predict(task.queries)
     retriever.retries = 0
     with pytest.raises(ConnectionError, match="asked 1 times with 0 s between"):

@@ -123,7 +123,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind == "M" and not np.isnat(value).any():
         finer = np.promote_types(value.dtype, "M8[us]") != "M8[us]"  # which Python has no dates for, nor has Qdrant
         return (value.astype("M8[us]") if finer else value).tolist()
-    if isinstance(value, date) and value == value:  # noqa: PLR0124 (NaT of pandas is a date, too)
+    if isinstance(value, date) and value == value:  # NaT of pandas is a date, too
         return value.isoformat()
     if isinstance(value, UUID):
         return str(value)

@@ -289,7 +289,8 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         TypeError, ValueError, ConnectionError, NotFittedError
             As said of the class; and if the corpus of a SearchTask is not what the collection holds.
         """
-        collection, k, condition = self._collection(create=False), check_k(self.k if k is None else k), as_filter(filter)
+        collection = self._collection(create=False)
+        k, condition = check_k(self.k if k is None else k), as_filter(filter)
         given = self._fused(X.queries if isinstance(X, SearchTask) else X)
         queries = _float32(given)
         zero = check_values("queries", queries, row_norms(queries), allow_missing=False)
