@@ -295,7 +295,7 @@ def test_payloads_of_numpy_dates_and_uuids_are_stored_as_json_has_them(place, se
     told = {"n": 3, "x": 0.5, "list": [0, 1], "day": "2024-02-29", "id": str(name), "in": {"a": [None]}}
     told |= {"at": "2024-02-29T12:00:00", "days": ["2024-02-29"]}
     assert [payload for _, payload in points_of(retriever).values()] == [told, {"n": 4}]
-    for given in (np.int64(4), [np.int64(4), 5], np.array([4])):
+    for given in (np.int64(4), [np.int64(4), 5], np.array([4]), np.array(4)):
         assert retriever.kneighbors(np.eye(2), filter={"n": given})[1].tolist() == [[1], [1]]
     retriever.close()
 

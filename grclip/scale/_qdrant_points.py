@@ -144,7 +144,8 @@ def _condition(models: Any, field: str, value: Any) -> Any:
     """That a field is this value, or one of these."""
     if not isinstance(field, str) or not field:
         raise TypeError(f"filter has the field {field!r}; expected the name of one in the payload")
-    given = list(value) if isinstance(value, list | tuple | set | frozenset | np.ndarray) else [value]
+    plain = value.tolist() if isinstance(value, np.ndarray) else value
+    given = list(plain) if isinstance(plain, list | tuple | set | frozenset) else [plain]
     values = [one.item() if isinstance(one, np.generic) else one for one in given]
     types = {next((kind for kind in (bool, int, str) if isinstance(one, kind)), None) for one in values}
     if types not in ({str}, {int}) and not (types == {bool} and len(values) == 1):
