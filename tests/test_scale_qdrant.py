@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 
+import grpc
 import numpy as np
 import pytest
 import qdrant_client
@@ -14,6 +15,7 @@ import torch
 from conftest import unit
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+from qdrant_grpc import GrpcServer
 from qdrant_rest import Server
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -860,7 +862,7 @@ def test_a_server_that_stays_away_leaves_word_of_what_is_stored_and_calling_agai
 def test_searching_a_server_that_is_not_there(server, fused, task):
     server.down()
     retriever = QdrantRetriever(server.url, pipeline=fused, retries=1, backoff=0.01)
-    with pytest.raises(ConnectionError, match=r"Qdrant did not answer as it should, asked 2 times with 0\.01 s"):
+    with pytest.raises(ConnectionError, match=rf"no good answer from '{server.url}', asked 2 times with 0\.01 s"):
         retriever.predict(task.queries)
     retriever.retries = 0
     with pytest.raises(ConnectionError, match="asked 1 times with 0 s between"):
@@ -878,6 +880,35 @@ def test_grpc_is_waited_for_too(server, task, fused):
     with pytest.raises(ConnectionError, match=r"asked 2 times .*StatusCode.UNAVAILABLE"):
         QdrantRetriever(client, pipeline=fused, retries=1, backoff=0.01).predict(task.queries)
     client.close()
+
+
+def test_over_grpc_all_is_as_embedded(task, fused):
+    server = GrpcServer()
+    client = server.client()
+    retriever = QdrantRetriever(client, "scenes", fused, batch_size=8, backoff=0.01)
+    server.faults += [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED]
+    retriever.fit(task, payload=[{"n": i % 2, "new": i < 15, "in": {"s": ["ü", None, 0.5]}} for i in range(30)])
+    np.testing.assert_array_equal(retriever.predict(task), exact(fused, task)[1])
+    assert server.qdrant.get_collection("scenes").config.metadata["grclip"]["calibrator"] == pipeline_fingerprint(fused)
+    found = retriever.kneighbors(task.queries, k=2, filter={"n": 1, "new": True, "kind": ["text", "text+image"]})[1]
+    assert {(row % 2, row < 15) for row in found.ravel()} == {(1, True)}
+    ids = ["shoe-17", str(uuid.UUID(int=8)), 3, 2**64 - 1]
+    assert QdrantRetriever(client, "names", k=1).fit(np.eye(4), ids=ids).predict(np.eye(4)).ravel().tolist() == ids
+    with pytest.raises(ValueError, match="written with calibrator"):
+        QdrantRetriever(client, "scenes").predict(np.eye(8))
+    with pytest.raises(NotFittedError, match="no collection 'none' in the Qdrant of the client"):
+        QdrantRetriever(client, "none").predict(np.eye(8))
+    client.close()
+    server.close()
+
+
+def test_a_server_over_grpc_that_keeps_no_metadata_is_refused():
+    server = GrpcServer(version="1.15.4")
+    client = server.client()
+    with pytest.raises(RuntimeError, match=r"Qdrant 1.15.4 keeps no metadata"):
+        QdrantRetriever(client).fit(np.eye(2))
+    client.close()
+    server.close()
 
 
 @pytest.mark.parametrize("fault", [400, 401, 403, 422])

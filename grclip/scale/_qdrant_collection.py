@@ -190,7 +190,7 @@ class Collection:
 
     def _ask(self, method: Callable[..., Any], *given: Any, **options: Any) -> Any:
         """The answer to one request, waited for while the server is away."""
-        return patiently(partial(method, *given, **options), self.retries, self.backoff)
+        return patiently(partial(method, *given, **options), self.place, self.retries, self.backoff)
 
 
 def _batches(block: Vectors, payloads: Sequence[Mapping[str, Any]], batch_size: int) -> Iterator[Vectors]:

@@ -78,7 +78,7 @@ def _open_folder(place: str) -> Any:
     raise RuntimeError(told)
 
 
-def patiently(request: Callable[[], Answer], retries: int, backoff: float) -> Answer:
+def patiently(request: Callable[[], Answer], place: str, retries: int, backoff: float) -> Answer:
     """The answer to a request, repeated while the server is away: after backoff, 2 backoff, 4 backoff, ... seconds.
 
     A server that is asked too often says itself how long to wait, which may be longer.
@@ -92,7 +92,7 @@ def patiently(request: Callable[[], Answer], retries: int, backoff: float) -> An
                 raise
             if attempt == retries:
                 raise ConnectionError(
-                    f"Qdrant did not answer as it should, asked {attempt + 1} times with {waited:.3g} s between "
+                    f"no good answer from {place}, asked {attempt + 1} times with {waited:.3g} s between "
                     f"({_told(error)})"
                 ) from error
             pause = max(backoff * 2**attempt, float(getattr(error, "retry_after_s", 0)))
