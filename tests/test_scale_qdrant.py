@@ -787,7 +787,7 @@ def test_over_http_all_is_as_embedded(over_http, task, fused):
     assert (task.corpus.kinds[found] == "image").all()
 
 
-@pytest.mark.parametrize("fault", [429, 500, 502, 503, "close", "lost", "slow"])
+@pytest.mark.parametrize("fault", [408, 429, 500, 502, 503, "close", "lost", "slow"])
 def test_each_request_is_repeated_where_it_may_pass(fault, over_http, server, task, fused):
     n = 4 if fault != "slow" else 1
     over_http.timeout = 60 if fault != "slow" else 1
@@ -886,7 +886,8 @@ def test_over_grpc_all_is_as_embedded(task, fused):
     server = GrpcServer()
     client = server.client()
     retriever = QdrantRetriever(client, "scenes", fused, batch_size=8, backoff=0.01)
-    server.faults += [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED]
+    server.faults += [getattr(grpc.StatusCode, name) for name in ("UNAVAILABLE", "DEADLINE_EXCEEDED")]
+    server.faults += [getattr(grpc.StatusCode, name) for name in ("INTERNAL", "RESOURCE_EXHAUSTED")]
     retriever.fit(task, payload=[{"n": i % 2, "new": i < 15, "in": {"s": ["ü", None, 0.5]}} for i in range(30)])
     np.testing.assert_array_equal(retriever.predict(task), exact(fused, task)[1])
     assert server.qdrant.get_collection("scenes").config.metadata["grclip"]["calibrator"] == pipeline_fingerprint(fused)

@@ -23,6 +23,7 @@ OLDEST = (1, 16)
 """The first version of Qdrant that keeps metadata of collections."""
 
 _MEMORY = ":memory:"
+_MAY_PASS = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED"}  # of gRPC: 503, 408, 500, 429
 
 
 class Fingerprints(NamedTuple):
@@ -101,16 +102,16 @@ def patiently(request: Callable[[], Answer], place: str, retries: int, backoff: 
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether the same request may succeed later: no connection, a timeout, too many requests, or a fault (5xx)."""
+    """Whether the same request may succeed later: no connection, a timeout (408), too many requests, a fault (5xx)."""
     exceptions, httpx, grpc = qdrant(".http.exceptions"), qdrant_needs("httpx"), qdrant_needs("grpc")
     if isinstance(error, qdrant(".common.client_exceptions").QdrantException):  # a 429, whatever its Retry-After
         return True
     if isinstance(error, exceptions.UnexpectedResponse):
-        return (error.status_code or 0) >= 500 or error.status_code == 429
+        return (error.status_code or 0) >= 500 or error.status_code in (408, 429)
     if isinstance(error, exceptions.ResponseHandlingException):
         return isinstance(error.source, httpx.TransportError)
     if isinstance(error, grpc.RpcError):
-        return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+        return error.code().name in _MAY_PASS
     return False
 
 

@@ -52,7 +52,8 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
     batch_size : int, default=256
         Documents in one request; fewer where these would be more than 16 MB, as a server takes 32.
     retries : int, default=6
-        How often a request is repeated while the server is away: no connection, no answer in time, a 5xx, or a 429.
+        How often a request is repeated while the server is away: no connection, no answer in time (or a 408), a 5xx, or
+        a 429; and what gRPC has in their place.
     backoff : float, default=0.5
         Seconds before the first repetition; each further one waits twice as long, or as long as the server says.
     timeout : int, default=60
