@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 import pytest
 import qdrant_client
+import qdrant_rest
 import torch
 from conftest import unit
 from qdrant_client import QdrantClient, models
@@ -921,6 +922,18 @@ def test_what_the_server_refuses_is_not_repeated(fault, over_http, server, task)
         over_http.add(task.corpus, range(30))
     assert caught.value.__notes__ == ["0 of 30 documents are stored in 'scenes'; call again to store all of them"]
     assert len(server.asked) == 2
+
+
+def test_a_proxy_that_takes_small_requests_alone_asks_for_a_smaller_batch(over_http, server, task, monkeypatch):
+    server.faults += [None] * 6 + [413]  # look up, exists, version, create, look up, count
+    with pytest.raises(UnexpectedResponse, match="413") as caught:
+        over_http.fit(task)
+    assert caught.value.__notes__[1:] == ["Up to 8 documents a request are too much for it; give a smaller batch_size."]
+    monkeypatch.setattr(qdrant_rest, "LIMIT", 700)
+    with pytest.raises(UnexpectedResponse, match="larger than allowed") as caught:
+        over_http.fit(task)
+    assert "give a smaller batch_size" in caught.value.__notes__[1]
+    assert count(over_http.set_params(batch_size=1).fit(task)) == 30
 
 
 def test_an_answer_that_makes_no_sense_is_not_repeated(over_http, server, task):

@@ -105,6 +105,10 @@ class Collection:
             if isinstance(error, ConnectionError):
                 raise ConnectionError(f"{error}; {told}") from error
             error.add_note(told)
+            if getattr(error, "status_code", None) == 413 or "larger than allowed" in str(error):
+                error.add_note(
+                    f"Up to {batch_size} documents a request are too much for it; give a smaller batch_size."
+                )
             raise
 
     def _upsert(self, points: list[int | str], vectors: Vectors, payloads: list[dict[str, Any]]) -> None:
