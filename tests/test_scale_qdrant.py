@@ -6,6 +6,7 @@ import re
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
@@ -755,6 +756,37 @@ def test_a_folder_is_closed_and_opened_again(task, fused, tmp_path):
     second.close().close()
     assert count(retriever) == 30
     retriever.close()
+
+
+def test_threads_that_search_first_share_one_client(tmp_path):
+    QdrantRetriever(tmp_path, k=1).fit(np.eye(3)).close()
+    for _ in range(5):
+        retriever, start = QdrantRetriever(tmp_path, k=1), threading.Barrier(6)
+        with ThreadPoolExecutor(6) as pool:
+            found = list(
+                pool.map(lambda _, r=retriever, s=start: (s.wait(), r.predict(np.eye(3)).tolist())[1], range(6))
+            )
+        assert found == [[[0], [1], [2]]] * 6
+        retriever.close()
+
+
+@pytest.mark.parametrize("written", ["", "[]", '{"collections": {"a": 3}}'])
+def test_a_folder_that_is_broken_is_named(written, tmp_path):
+    (tmp_path / "meta.json").write_text(written)
+    for call in (QdrantRetriever(tmp_path).fit, QdrantRetriever(tmp_path).predict):
+        with pytest.raises(
+            ValueError, match=rf"'{tmp_path}' is no folder of Qdrant, or a broken one \(.*; give another"
+        ):
+            call(np.eye(2))
+    assert (tmp_path / "meta.json").read_text() == written
+
+
+def test_a_folder_whose_database_is_broken_is_named(tmp_path):
+    QdrantRetriever(tmp_path, k=1).fit(np.eye(2)).close()
+    (database,) = tmp_path.rglob("*.sqlite")
+    database.write_bytes(b"x" * 5000)
+    with pytest.raises(ValueError, match=r"or a broken one .*not a database"):
+        QdrantRetriever(tmp_path, k=1).predict(np.eye(2))
 
 
 def test_another_place_that_is_set_is_where_documents_go(task, fused, tmp_path):

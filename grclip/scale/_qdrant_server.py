@@ -76,6 +76,13 @@ def _open_folder(place: str) -> Any:
             return qdrant().QdrantClient(path=place)
         except RuntimeError as error:
             told = str(error)
+        except OSError:
+            raise
+        except Exception as error:  # of whatever kind: JSON, its contents, or the database beside it is not as it was
+            raise ValueError(
+                f"{place!r} is no folder of Qdrant, or a broken one ({error!r}); give another (client_or_url), or this "
+                "one from a copy"
+            ) from error
     raise RuntimeError(told)
 
 

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from itertools import chain
 from math import inf
 from numbers import Real
+from threading import Lock
 from typing import Any, Self
 
 import numpy as np
@@ -29,6 +30,7 @@ from grclip.scale._qdrant_server import Fingerprints, is_there, make_client, qdr
 
 _BLOCK = 2**15  # documents that the pipeline takes at once
 _SAMPLE = 16  # documents of a task that are compared with those of the collection
+_MAKING = Lock()  # threads that search first share one client: a folder opens once
 _OURS = {"collection_name", "vectors_config", "metadata"}  # arguments of create_collection
 
 
@@ -76,8 +78,8 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         If Items come in and there is no pipeline, or one that ends in no fuser.
     ValueError
         If the collection has another distance than dot product or another width, or was written with another encoder
-        or calibrator; if a row holds NaN or inf, or a document is a row of zeros; or if k is below 1 or above the
-        number of documents (that the filter leaves).
+        or calibrator; if a row holds NaN or inf, or a document is a row of zeros; if k is below 1 or above the
+        number of documents (that the filter leaves); or if a folder is not one of Qdrant that can be opened.
     NotFittedError
         If there is no collection to search.
     ConnectionError
@@ -162,11 +164,12 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         """The QdrantClient: as given, or made at first use, and anew where `client_or_url` was set to another place."""
         if isinstance(self.client_or_url, qdrant().QdrantClient):
             return self.client_or_url
-        place, client = getattr(self, "_made", (None, None))
-        if client is None or place != self.client_or_url:
-            self.close()
-            client = make_client(self.client_or_url, self.timeout)
-            self._made = (self.client_or_url, client)
+        with _MAKING:
+            place, client = getattr(self, "_made", (None, None))
+            if client is None or place != self.client_or_url:
+                self.close()
+                client = make_client(self.client_or_url, self.timeout)
+                self._made = (self.client_or_url, client)
         return client
 
     def close(self) -> Self:
