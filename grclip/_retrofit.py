@@ -12,6 +12,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from torch import Tensor
 
+from grclip._fuse import name_kinds
 from grclip._kernels import Array, as_tensor, compute_dtype, dtype_of, kind_codes, norm_limits, row_blocks, row_norms
 from grclip._validation import check_embeddings, check_values, few, warn_zero_rows
 from grclip.fusion import MultimodalFuser
@@ -42,10 +43,17 @@ def steps_of(pipeline: Any, expected: str | None = None) -> tuple[ModalityGapRem
 
 def check_query_role(remover: ModalityGapRemover, fuser: MultimodalFuser, role: str | None) -> str | None:
     """The role of queries: as given, or the one that the fuser was fitted on, or none where it knows several."""
+    if role is None and len(fuser.query_roles_) == 1:
+        (role,) = fuser.query_roles_
     if role is None:
-        return next(iter(fuser.query_roles_)) if len(fuser.query_roles_) == 1 else None
-    if role not in remover.means_:
+        return None
+    if not isinstance(role, str) or role not in remover.means_:
         raise ValueError(f"query_role={role!r} has no mean; the remover has those of {', '.join(remover.means_)}")
+    if np.isnan(fuser._lengths((role,), queries=True)[0][1]):
+        raise ValueError(
+            f"query_role={role!r}, but spreads were measured with queries of kind {name_kinds(fuser.query_kinds_)}: "
+            "fit one pipeline for each kind of query"
+        )
     return role
 
 
@@ -140,15 +148,20 @@ class Asking(NamedTuple):
         raw, usable = stored(parts_of(queries)[query_role], normalize=remover.normalize)
         norms = torch.linalg.vector_norm(raw - torch.from_numpy(remover.means_[query_role]) * usable, dim=1).numpy()
         factors = inverse(norms, dtype_of(parts_of(queries)[query_role]))
+        warn_zero_rows({"queries without their mean": np.flatnonzero((factors == 0) & usable[:, 0].numpy())})
         return cls(raw, factors, own * (factors > 0)[:, None], True)
 
 
 def check_rows(rows: Any, n_queries: int, n_documents: int, name: str = "rows") -> NDArray[np.int64]:
     """Rows of candidates, -1 for none, as int64."""
-    places = rows.detach().cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+    try:
+        places = rows.detach().cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+    except ValueError as error:
+        raise ValueError(f"{name} are not as many for each query: fill up with -1, and products with 0") from error
     if places.ndim != 2 or len(places) != n_queries or places.dtype.kind not in "iu":
         raise ValueError(
-            f"{name} must be integers of shape ({n_queries}, n_candidates); got {places.dtype} of shape {places.shape}"
+            f"{name} must be integers of shape ({n_queries}, n_candidates), rows of the terms; got {places.dtype} of "
+            f"shape {places.shape}"
         )
     if places.size and not (places.min() >= -1 and places.max() < n_documents):
         raise ValueError(f"{name} go from {places.min()} to {places.max()}; terms have {n_documents} rows")
@@ -179,27 +192,20 @@ def check_products(
     return checked
 
 
-def check_sizes(
-    products: Mapping[str, Tensor],
-    weights: NDArray[np.float64],
-    codes: NDArray[np.int64],
-    rows: NDArray[np.int64] | None,
-    roles: Sequence[str],
-) -> None:
-    """That products are of unit vectors, wherever they are read."""
-    read = weights[codes & (2 ** len(roles) - 1)] > 0
-    for role, x in products.items():
-        counts = as_tensor(read[:, roles.index(role)])
-        for some in row_blocks(x, max(1, _SCORES // x.shape[1])):
-            large = x[some] > _LARGEST
-            if not large.any():
-                continue
-            used = counts if rows is None else counts[as_tensor(rows[some]).clamp(min=0)] & as_tensor(rows[some] >= 0)
-            if len(reached := x[some].cpu()[large.cpu() & used]):
-                raise ValueError(
-                    f"products of {role!r} reach {float(reached.max()):.3g}, which those of unit vectors do not: the "
-                    "index holds vectors of other lengths, or was asked with others; divide products by these lengths"
-                )
+def check_used(role: str, products: Tensor, used: Tensor, start: int, *, normalize: bool) -> None:
+    """That the products that scores are made of are numbers, of unit vectors; their first row is `start`."""
+    sizes = torch.where(used, products.abs(), 0)
+    strange = ~(sizes < torch.inf)
+    if strange.any():
+        rows = few(start + np.flatnonzero(strange.any(dim=1).cpu().numpy()))
+        raise ValueError(
+            f"products of {role!r}: NaN or inf in {rows}, for parts that documents have; every one of these is needed"
+        )
+    if normalize and sizes.max() > _LARGEST:
+        raise ValueError(
+            f"products of {role!r} reach {float(sizes.max()):.3g}, which those of unit vectors do not: the index holds "
+            "vectors of other lengths, or was asked with others; divide products by these lengths"
+        )
 
 
 def scores_of(
@@ -210,6 +216,8 @@ def scores_of(
     terms: tuple[NDArray, NDArray, NDArray],
     rows: NDArray[np.int64] | None,
     roles: Sequence[str],
+    *,
+    normalize: bool,
 ) -> Tensor:
     """Calibrated scores by the formula of retrofit_scores, -inf where there is no document or it has no direction.
 
@@ -226,13 +234,14 @@ def scores_of(
         at = slice(None) if places is None else places[some].clamp(min=0)
         code, shift, scale = (column[at] if places is not None else column[None] for column in columns[:3])
         length = columns[3][code & kinds]
+        gone = scale == 0 if places is None else (scale == 0) | (places[some] < 0)
         total = -shift * factors[some, None] if asking.is_raw else torch.zeros_like(scale)
         for role, x in products.items():
-            r = roles.index(role)
-            term = x[some].double() * factors[some, None] - means[some, r, None]
+            r, product = roles.index(role), x[some].double()
             share = table[code & kinds, r] * ~(code >> len(roles) + r & 1).bool()
-            total = total + torch.where(share > 0, share * term, 0)
-        gone = scale == 0 if places is None else (scale == 0) | (places[some] < 0)
+            used = (share > 0) & ~gone
+            check_used(role, product, used, some.start, normalize=normalize)
+            total = total + torch.where(used, share * (product * factors[some, None] - means[some, r, None]), 0)
         out[some] = torch.where(gone, -torch.inf, (total * scale).clamp(-length, length))
     return out
 

@@ -21,14 +21,13 @@ from grclip._retrofit import (
     check_products,
     check_query_role,
     check_rows,
-    check_sizes,
     codes_of,
     inverse,
     measure,
     scores_of,
     steps_of,
 )
-from grclip._validation import check_k, check_width, few, refuse_other_encoder, warn_zero_rows
+from grclip._validation import check_k, check_width, refuse_other_encoder, warn_zero_rows
 from grclip.items import Items, parts_of
 from grclip.pipelines import pipeline_fingerprint
 
@@ -132,7 +131,7 @@ def retrofit_terms(pipeline: Pipeline, items: Items, *, query_role: str | None =
     TypeError
         If pipeline or items are something else.
     ValueError
-        As the transform of both steps, and for a query role without a mean.
+        As the transform of both steps, and for a query role without a mean, or that spreads were not measured with.
 
     Warns
     -----
@@ -224,8 +223,13 @@ def retrofit_scores(
     ------
     TypeError, ValueError
         For products of another shape than rows and terms have, of documents of several parts that are not by role, or
-        that are NaN or too large for unit vectors; for queries or another pipeline that the terms are not for; and as
-        the transform of the pipeline.
+        that are NaN, inf or too large for unit vectors; for queries or another pipeline that the terms are not for;
+        and as the transform of the pipeline.
+
+    Warns
+    -----
+    UserWarning
+        For raw queries that are zero, or lie at the mean of their role: they have score 0 with all documents.
 
     See Also
     --------
@@ -263,13 +267,8 @@ def retrofit_scores(
     places = None if rows is None else check_rows(rows, len(queries), len(terms))
     by_role = check_products(products, terms.roles, terms.codes, len(queries), places)
     weights, (lengths, _) = kind_weights(terms.roles, **fuser._weighting()), fuser._lengths(terms.roles, queries=False)
-    if remover.normalize:
-        check_sizes(by_role, weights, terms.codes, places, terms.roles)
     columns = (terms.codes, terms.shift, terms.scale)
-    out = scores_of(by_role, asking, weights, lengths, columns, places, terms.roles)
-    broken = torch.nonzero(out.isnan().any(dim=1)).flatten().cpu().numpy()
-    if len(broken):
-        raise ValueError(f"products: NaN in {few(broken)}, for parts that documents have; every one of these is needed")
+    out = scores_of(by_role, asking, weights, lengths, columns, places, terms.roles, normalize=remover.normalize)
     given = next(iter(products.values())) if isinstance(products, Mapping) else products
     return out if isinstance(given, Tensor) else out.numpy()
 
@@ -294,7 +293,7 @@ def retrofit_search(
         For each kind of document (``"text"``, ``"image"``, ``"text+image"``; see `Items.kinds`) a function
         ``search(vectors, n)`` that asks an index of its raw vectors. It returns products and document rows, rows of
         `terms`, each of shape (n_queries, n or fewer), -1 where nothing was found; for a kind of several parts a dict
-        with the products of each role.
+        with the products of each role. Documents of a kind that is left out are not found.
     pipeline : Pipeline
         That of the terms.
     queries : Items
@@ -347,6 +346,8 @@ def retrofit_search(
     exact = Asking.of(remover, fuser, queries, terms.roles, _role_of(terms, asked)).vectors
     given = next(iter(parts_of(queries).values()))
     vectors = exact.to(given.device, given.dtype) if isinstance(given, Tensor) else exact.numpy().astype(given.dtype)
+    if not isinstance(searches, Mapping):
+        raise TypeError(f"searches must be a dict with a function for each kind of document; got {searches!r}")
     found, names = [], _kind_names(terms.roles)
     kinds = terms.codes & (len(names) - 1)
     counts = np.bincount(kinds, minlength=len(names))
@@ -356,7 +357,10 @@ def retrofit_search(
             raise ValueError(
                 f"searches name the kind {kind!r}, but documents are {', '.join(sorted(names[counts > 0]))}"
             )
-        products, given_rows = search(vectors, min(candidates, n_documents))
+        answer = search(vectors, min(candidates, n_documents))
+        if not isinstance(answer, tuple | list) or len(answer) != 2:
+            raise TypeError(f"the search of kind {kind!r} must return products and rows; got {type(answer).__name__}")
+        products, given_rows = answer
         rows = check_rows(given_rows, len(queries), len(terms), f"rows of the search of kind {kind!r}")
         check_found(kind, rows, kinds, names)
         if not rows.shape[1]:

@@ -53,7 +53,7 @@ ALLOWED = {
     "fusion": {"_kernels", "_validation", "_doc_link", "items", "_fuse", "_spread", "_measures", "_alpha_cv"},
     "_retriever": {"_kernels", "_validation", "_doc_link", "items"},
     "search": {"_kernels", "_validation", "_retriever", "_topk"},
-    "_retrofit": {"_kernels", "_validation", "items", "gap", "fusion", "pipelines"},
+    "_retrofit": {"_fuse", "_kernels", "_validation", "items", "gap", "fusion", "pipelines"},
     "retrofit": {"_kernels", "_validation", "items", "_fuse", "_retrofit", "pipelines"},
     "metrics": {"_validation", "_measures", "items"},
     "pipelines": {"_validation", "persistence", "gap", "fusion"},

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_mixed, unit
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -262,6 +262,8 @@ def test_products_of_an_index_that_is_not_of_unit_vectors_are_refused(mixed):
             ValueError, match=r"products of 'text' reach .*, which those of unit vectors do not: the index holds"
         ):
             retrofit_scores(long, pipeline, task.queries, terms, **options)
+    with pytest.raises(ValueError, match=r"products of 'text' reach .*, which those of unit vectors do not"):
+        retrofit_scores({**products, "text": -10 * np.abs(products["text"])}, pipeline, task.queries, terms)
     lacking = np.isnan(task.corpus["text"]).all(axis=1)  # these places are not read
     unread = {**products, "text": np.where(lacking, 1e9, products["text"])}
     expected = retrofit_scores(products, pipeline, task.queries, terms)
@@ -298,9 +300,62 @@ def test_queries_of_two_parts_ask_calibrated(rng):
     assert_direct(scores, pipeline, task, np.float64)
     with pytest.raises(ValueError, match="these terms are for no role of queries"):
         retrofit_scores(products, pipeline, queries, terms)
+    with pytest.raises(ValueError, match=r"query_role='query', but spreads were measured with queries of kind query\+"):
+        retrofit_terms(pipeline, task.corpus, query_role="query")
+    pipeline = calibrated().fit(task, qrels)
     terms = retrofit_terms(pipeline, task.corpus, query_role="query")
     with pytest.raises(ValueError, match=r"raw queries have the role 'query' alone.* got query, query_image"):
         retrofit_scores(products, pipeline, queries, terms)
+
+
+def test_the_role_of_queries_needs_a_mean(mixed):
+    task, qrels = mixed
+    remover = ModalityGapRemover().fit(dict(task.corpus))
+    pipeline = make_pipeline(remover, calibrated().fit(task, qrels)[1])
+    with pytest.raises(ValueError, match="query_role='query' has no mean; the remover has those of text, image"):
+        retrofit_terms(pipeline, task.corpus)
+    with pytest.raises(ValueError, match=r"query_role=\['query'\] has no mean"):
+        retrofit_terms(pipeline, task.corpus, query_role=["query"])
+
+
+@pytest.mark.filterwarnings("ignore:rows of zeros", "ignore:too few")
+@given(st.data())
+def test_the_error_is_that_of_the_products_over_what_is_left_of_both(data):
+    """Few dimensions, narrow clusters, copies, three parts, and an index of half precision; all in float64."""
+    n, d = data.draw(st.integers(2, 40)), data.draw(st.sampled_from([1, 2, 3, 16]))
+    gap, held = data.draw(st.sampled_from([0, 1, 30, 1e3])), data.draw(st.sampled_from([np.float16, np.float64]))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    centres = gap * rng.normal(size=(4, 1, d))
+    query, *others = (unit(unit(centre + rng.normal(size=(n, d))).astype(held).astype(float)) for centre in centres)
+    parts = dict(zip(("text", "image", "audio"), others, strict=True))
+    for r, part in enumerate(others):
+        part[n // 2 :] = part[: n - n // 2]
+        part[(rng.random(n) < 0.5) & (np.arange(n) % 3 != r)] = np.nan
+    task = SearchTask(Items({"query": query}), Items(parts))
+    options = {"alpha": data.draw(st.sampled_from([0.0, 0.3, 1.0])), "equalize": data.draw(st.booleans()) and gap < 1e3}
+    try:
+        pipeline = calibrated(**options).fit(task)
+    except ValueError:  # no spread where all lie in one point
+        assume(False)
+    terms = retrofit_terms(pipeline, task.corpus)
+    scores = retrofit_scores(raw_products(task), pipeline, task.queries, terms)
+    alone = terms.scale == 0
+    assert np.isneginf(scores[:, alone]).all()
+    vectors, left = pipeline.transform(task), np.linalg.norm(query - pipeline[0].means_["query"], axis=1)
+    lengths = np.linalg.norm(vectors.corpus, axis=1)
+    error = np.abs(scores - vectors.queries @ vectors.corpus.T) / np.where(lengths > 0, lengths, 1)
+    bound = 64 * np.finfo(float).eps * np.outer(1 / np.maximum(left, 1e-16), terms.scale / np.maximum(lengths, 1e-16))
+    assert (error <= bound)[:, ~alone][left > 1e-14].all()
+
+
+def test_queries_at_their_mean_are_warned_of(mixed):
+    task, qrels = mixed
+    queries = Items({"query": np.tile(task.queries["query"][:1], (30, 1))})
+    pipeline = calibrated().fit(SearchTask(queries, task.corpus), qrels)
+    terms, products = retrofit_terms(pipeline, task.corpus), raw_products(SearchTask(queries, task.corpus))
+    with pytest.warns(UserWarning, match=r"queries without their mean: 30 rows \(0, 1"):
+        scores = retrofit_scores(products, pipeline, queries, terms)
+    np.testing.assert_array_equal(scores, np.zeros((30, 30)))
 
 
 def test_a_pipeline_that_was_fitted_with_normalize_off(rng):
@@ -451,8 +506,9 @@ def test_wrong_products(mixed):
         scores({**products, "image": products["image"][:, :29]})
     with pytest.raises(TypeError, match="products of 'image' has dtype int64"):
         scores({**products, "image": np.ones((30, 30), dtype=int)})
-    with pytest.raises(ValueError, match=r"products: NaN in 1 row \(3\)"):
-        scores({**products, "text": np.where(np.arange(30)[:, None] == 3, np.nan, products["text"])})
+    for broken in (np.nan, np.inf, -np.inf):
+        with pytest.raises(ValueError, match=r"products of 'text': NaN or inf in 1 row \(3\)"):
+            scores({**products, "text": np.where(np.arange(30)[:, None] == 3, broken, products["text"])})
     with pytest.raises(ValueError, match=r"rows must be integers of shape \(30, n_candidates\)"):
         scores(products, rows=np.zeros(30))
     with pytest.raises(ValueError, match="rows go from 0 to 30; terms have 30 rows"):
@@ -515,6 +571,14 @@ def test_wrong_searches(mixed):
         search({"text": searches["image"]})
     with pytest.raises(ValueError, match="the search of kind 'text' returned a document twice for query 0"):
         search({"text": lambda v, n: (np.ones((30, 2)), np.zeros((30, 2), dtype=int) + 0)})
+    with pytest.raises(TypeError, match="searches must be a dict with a function for each kind of document; got <func"):
+        search(searches["text"])
+    with pytest.raises(TypeError, match="the search of kind 'text' must return products and rows; got ndarray"):
+        search({"text": lambda v, n: np.zeros((30, 2), dtype=int)})
+    with pytest.raises(ValueError, match=r"must be integers of shape \(30, n_candidates\), rows of the terms; got <U1"):
+        search({"text": lambda v, n: (np.ones((30, 2)), np.full((30, 2), "a"))})
+    with pytest.raises(ValueError, match="are not as many for each query: fill up with -1, and products with 0"):
+        search({"text": lambda v, n: (np.ones((30, 2)), [[0, 3], [6]] * 15)})
     with pytest.raises(ValueError, match=r"rows of the search of kind 'text' must be integers of shape \(30, n_cand"):
         search({"text": lambda v, n: (np.ones(3), np.arange(3))})
     with pytest.raises(ValueError, match="rows of the search of kind 'text' go from 0 to 30; terms have 30 rows"):
