@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from strategies import embeddings, lay_out, to_numpy
 
@@ -229,6 +229,42 @@ def test_an_index_that_compresses_keeps_no_copy_of_the_corpus(rng):
     assert len(pickle.dumps(retriever)) < corpus.nbytes / 8
 
 
+@pytest.mark.parametrize("index", ["Flat", "SQ8", "HNSW8"])
+@pytest.mark.filterwarnings("ignore:rows of zeros")
+def test_rows_are_added_in_blocks_without_moving_those_before(index, rng, monkeypatch):
+    """A vector that grows is held twice while it moves, and keeps room for up to twice its rows."""
+    corpus, queries = draw(rng, n=1000)
+    corpus[3] = 0
+    expected = FaissRetriever(index_factory=index).fit(corpus).predict(queries)
+    index_type, places = type(faiss.index_factory(16, index, faiss.METRIC_INNER_PRODUCT)), set()
+    add = index_type.add
+
+    def add_and_look(self, rows):
+        add(self, rows)
+        places.add(int(faiss.downcast_index(getattr(self, "storage", self)).codes.data()))
+
+    monkeypatch.setattr(index_type, "add", add_and_look)
+    monkeypatch.setattr(ours, "_BLOCK", 7)
+    retriever = FaissRetriever(index_factory=index).fit(corpus)
+    assert len(places) == 1
+    assert retriever.index_.ntotal == 999
+    if index != "HNSW8":  # a graph depends on the order in which it was built
+        np.testing.assert_array_equal(retriever.predict(queries), expected)
+
+
+def test_search_parameters_are_chosen_by_grid_search(mixed):
+    task, qrels = mixed
+    steps = (ModalityGapRemover(), MultimodalFuser(), FaissRetriever(k=5, index_factory="IVF4,Flat"))
+    spent = {"faissretriever__search_parameters": [{"nprobe": n} for n in (1, 2, 4)]}
+    scored = GridSearchCV(make_pipeline(*steps), spent, scoring=retrieval_scorer("recall", k=5), cv=3, refit=True)
+    found = scored.fit(task, qrels)
+    assert (np.diff(found.cv_results_["mean_test_score"]) >= 0).all()
+    assert found.cv_results_["mean_test_score"][-1] > found.cv_results_["mean_test_score"][0]
+    retriever = found.best_estimator_[-1]
+    assert retriever.search_parameters == found.best_params_["faissretriever__search_parameters"]
+    assert faiss.extract_index_ivf(retriever.index_).nprobe == retriever.search_parameters["nprobe"]
+
+
 def test_faiss_uses_no_more_threads_than_torch_may(rng, monkeypatch):
     corpus, queries = draw(rng, n=100)
     before, seen = faiss.omp_get_max_threads(), []
@@ -262,9 +298,17 @@ def test_faiss_uses_no_more_threads_than_torch_may(rng, monkeypatch):
         ),
         ({"index_factory": "PQ5"}, ValueError, "50 rows of 8 numbers; Faiss says: .*multiple of the number of subq"),
         ({"index_factory": "IVF64,Flat"}, ValueError, r"Faiss says: Number of training points \(50\) should be at le"),
-        ({"index_factory": "IDMap,Flat"}, ValueError, "Faiss says: .*add does not make sense"),
+        (
+            {"index_factory": "IVF40,Flat", "training_size": 30},
+            ValueError,
+            r"Faiss says: Number of training points \(30\) .*; it was given training_size=30 of them",
+        ),
+        ({"index_factory": "IDMap,Flat"}, ValueError, "here rows are the ids: leave IDMap out"),
+        ({"index_factory": "SQ8_direct"}, ValueError, "takes numbers for whole ones of a byte, .*: choose SQ8"),
+        ({"index_factory": "NSG2"}, ValueError, "a graph that may never be finished .*: choose HNSW"),
+        ({"index_factory": "IVF1000000000,Flat"}, MemoryError, "which takes more memory than there is; choose a sm"),
         ({"index_factory": "LSH"}, ValueError, "index_factory='LSH'"),
-        ({"index_factory": "NSG8,PQ4"}, ValueError, "does not rank by inner product: choose another index"),
+        ({"index_factory": "HNSW8,PQ4"}, ValueError, "does not rank by inner product: choose another index"),
         ({"search_parameters": {"nprobe": 4}}, ValueError, "name 'nprobe', which the index 'Flat' does not have"),
         (
             {"search_parameters": {"nprobe": 0}},

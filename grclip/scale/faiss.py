@@ -23,7 +23,13 @@ from grclip._validation import check_k, few
 
 __all__ = ["FaissRetriever"]
 
-_DEGENERATE = re.compile(r"(?:IVF|PCA[RW]*|RR|NSG|HNSW)0+(?!\d)|(?:NSG|HNSW)0*1(?!\d)")
+_DEGENERATE = re.compile(r"(?:IVF|PCA[RW]*|RR|HNSW)0+(?!\d)|HNSW0*1(?!\d)")
+_REFUSED = {
+    "L2norm": "normalises vectors, whose length may carry the scale of their kind: leave L2norm out",
+    "IDMap": "numbers documents by ids that are given to it, and here rows are the ids: leave IDMap out",
+    "_direct": "takes numbers for whole ones of a byte, which embeddings are not: choose SQ8",
+    "NSG": "builds a graph that may never be finished where inner products rank: choose HNSW",
+}
 _MANY = 2**31  # parameters of Faiss are ints
 _BLOCK = 2**14  # rows handed to Faiss at once: 32 MB of 512 float32
 
@@ -63,9 +69,11 @@ class FaissRetriever(BaseRetriever):
     ModuleNotFoundError
         If Faiss is not installed: the extra ``faiss`` brings it.
     TypeError, ValueError
-        As `ExactRetriever`; and for an index that Faiss does not know, cannot make of so few rows or so wide ones, or
-        that does not rank by inner product, for search parameters that the index does not have, and for numbers too
-        large or too small for float32.
+        As `ExactRetriever`; and for an index that Faiss does not know, cannot make of so few rows or so wide ones, that
+        does not rank by inner product, or may never be finished (``NSG``), for search parameters that the index does
+        not have, and for numbers too large or too small for float32.
+    MemoryError
+        If Faiss cannot have the memory for an index.
 
     Warns
     -----
@@ -125,11 +133,9 @@ class FaissRetriever(BaseRetriever):
     def _check_parameters(self) -> None:
         if not isinstance(self.index_factory, str):
             raise TypeError(f"index_factory must be a str such as 'Flat' or 'HNSW32'; got {self.index_factory!r}")
-        if "L2norm" in self.index_factory:
-            raise ValueError(
-                f"index_factory={self.index_factory!r} normalises vectors, whose length may carry the scale of their "
-                "kind: leave L2norm out"
-            )
+        for part, why in _REFUSED.items():
+            if part in self.index_factory:
+                raise ValueError(f"index_factory={self.index_factory!r} {why}")
         if found := _DEGENERATE.search(self.index_factory):
             raise ValueError(
                 f"index_factory={self.index_factory!r} asks for {found.group()}, which finds nothing or ends the "
@@ -156,7 +162,7 @@ class FaissRetriever(BaseRetriever):
     def _learn(self, corpus: Array, zero: NDArray[np.intp], largest: float) -> dict[str, Any]:
         kept = np.setdiff1d(np.arange(corpus.shape[0]), zero) if len(zero) else None
         library = _faiss()
-        with _threads(library), _errors(self.index_factory, corpus):
+        with _threads(library), self._errors(corpus):
             index = library.index_factory(int(corpus.shape[1]), self.index_factory, library.METRIC_INNER_PRODUCT)
         if index.metric_type != library.METRIC_INNER_PRODUCT:
             raise ValueError(
@@ -164,12 +170,28 @@ class FaissRetriever(BaseRetriever):
             )
         self._set(library, index)
         if len(zero) < corpus.shape[0]:
-            with _threads(library), _errors(self.index_factory, corpus):
+            with _threads(library), self._errors(corpus):
                 if not index.is_trained:
                     index.train(_float32(corpus, self._sample(corpus, kept)))
+                _make_room(library, index, corpus.shape[0] - len(zero))
                 for rows in _blocks(corpus, kept):
                     index.add(_float32(corpus, rows))
         return {"index_": index, "_kept": kept, "_zero_rows": zero, "_corpus": weakref.ref(corpus)}
+
+    @contextmanager
+    def _errors(self, corpus: Array) -> Iterator[None]:
+        """Errors of Faiss as errors of the argument that they are about."""
+        given = f"index_factory={self.index_factory!r} makes no index of {corpus.shape[0]} rows of {corpus.shape[1]} "
+        try:
+            yield
+        except RuntimeError as error:
+            said = str(error).rpartition(": ")[2] if "failed: " in str(error) else str(error).rpartition("cpp:")[2]
+            said = re.sub(r"^\d+: ", "", said.strip())
+            few_rows = "training points" in said and self.training_size < corpus.shape[0]
+            hint = f"; it was given training_size={self.training_size} of them" if few_rows else ""
+            raise ValueError(f"{given}numbers; Faiss says: {said}{hint}") from error
+        except MemoryError as error:
+            raise MemoryError(f"{given}numbers, which takes more memory than there is; choose a smaller one") from error
 
     def _sample(self, corpus: Array, kept: NDArray[np.intp] | None) -> NDArray[np.intp]:
         """The rows to train on."""
@@ -259,18 +281,12 @@ def _threads(library: Any) -> Iterator[None]:
         library.omp_set_num_threads(before)
 
 
-@contextmanager
-def _errors(index_factory: str, corpus: Array) -> Iterator[None]:
-    """Errors of Faiss as errors of the argument that they are about."""
-    try:
-        yield
-    except RuntimeError as error:
-        said = str(error).rpartition(": ")[2] if "failed: " in str(error) else str(error).rpartition("cpp:")[2]
-        said = re.sub(r"^\d+: ", "", said.strip())
-        raise ValueError(
-            f"index_factory={index_factory!r} makes no index of {corpus.shape[0]} rows of {corpus.shape[1]} numbers; "
-            f"Faiss says: {said}"
-        ) from error
+def _make_room(library: Any, index: Any, n: int) -> None:
+    """Memory for n rows, where they lie in one piece: growing by blocks, it would be doubled, and held twice."""
+    holder = library.downcast_index(index.storage) if isinstance(index, library.IndexHNSW) else index
+    if isinstance(holder, library.IndexFlatCodes):
+        holder.codes.resize(n * holder.code_size)
+        holder.codes.resize(0)  # which gives none back
 
 
 def _blocks(x: Array, kept: NDArray[np.intp] | None) -> Iterator[slice | NDArray[np.intp]]:
