@@ -1,4 +1,10 @@
-"""The arithmetic of calibrated scores from raw dot products, and the checks of what they are made of."""
+"""The arithmetic of calibrated scores from raw dot products, in the terms of the proof in docs/scale_faiss.md.
+
+With unit vectors q and d, means m and n, and a spread s, the score is ``(q . d - q . n - m . d + m . n) / |q - m|``
+times ``1 / (|d - n| s)``. `measure` and `inverse` make what is stored of a document: ``m . d`` (shift) and the last
+factor (scale). `Asking` makes what a query brings: ``1 / |q - m|`` (factors) and, for each role, ``(q - m) . n /
+|q - m|`` (means). `scores_of` puts them together with ``q . d``, the products.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +18,9 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from torch import Tensor
 
-from grclip._fuse import name_kinds
 from grclip._kernels import Array, as_tensor, compute_dtype, dtype_of, kind_codes, norm_limits, row_blocks, row_norms
-from grclip._validation import check_embeddings, check_values, few, warn_zero_rows
+from grclip._retrofit_checks import check_used
+from grclip._validation import check_values, warn_zero_rows
 from grclip.fusion import MultimodalFuser
 from grclip.gap import ModalityGapRemover
 from grclip.items import Items, parts_of
@@ -22,7 +28,6 @@ from grclip.pipelines import pipeline_fingerprint
 
 _SCORES = 2**22  # scores that are worked on at once: 32 MB of float64
 _ROUNDED = 16  # roundings of a number near 1: what is shorter after a subtraction is rounding alone
-_LARGEST = 2.0  # no product of unit vectors, and more than a compressed index makes of one
 
 
 def steps_of(pipeline: Any, expected: str | None = None) -> tuple[ModalityGapRemover, MultimodalFuser]:
@@ -39,22 +44,6 @@ def steps_of(pipeline: Any, expected: str | None = None) -> tuple[ModalityGapRem
     if expected not in (None, found):
         raise ValueError(f"these terms belong to the pipeline {expected!r}, and this is {found!r}: make terms for it")
     return kept[0], kept[1]
-
-
-def check_query_role(remover: ModalityGapRemover, fuser: MultimodalFuser, role: str | None) -> str | None:
-    """The role of queries: as given, or the one that the fuser was fitted on, or none where it knows several."""
-    if role is None and len(fuser.query_roles_) == 1:
-        (role,) = fuser.query_roles_
-    if role is None:
-        return None
-    if not isinstance(role, str) or role not in remover.means_:
-        raise ValueError(f"query_role={role!r} has no mean; the remover has those of {', '.join(remover.means_)}")
-    if np.isnan(fuser._lengths((role,), queries=True)[0][1]):
-        raise ValueError(
-            f"query_role={role!r}, but spreads were measured with queries of kind {name_kinds(fuser.query_kinds_)}: "
-            "fit one pipeline for each kind of query"
-        )
-    return role
 
 
 def codes_of(parts: Mapping[str, Array]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -152,62 +141,6 @@ class Asking(NamedTuple):
         return cls(raw, factors, own * (factors > 0)[:, None], True)
 
 
-def check_rows(rows: Any, n_queries: int, n_documents: int, name: str = "rows") -> NDArray[np.int64]:
-    """Rows of candidates, -1 for none, as int64."""
-    try:
-        places = rows.detach().cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
-    except ValueError as error:
-        raise ValueError(f"{name} are not as many for each query: fill up with -1, and products with 0") from error
-    if places.ndim != 2 or len(places) != n_queries or places.dtype.kind not in "iu":
-        raise ValueError(
-            f"{name} must be integers of shape ({n_queries}, n_candidates), rows of the terms; got {places.dtype} of "
-            f"shape {places.shape}"
-        )
-    if places.size and not (places.min() >= -1 and places.max() < n_documents):
-        raise ValueError(f"{name} go from {places.min()} to {places.max()}; terms have {n_documents} rows")
-    return np.ascontiguousarray(places, dtype=np.int64)
-
-
-def check_products(
-    products: Any, roles: Sequence[str], codes: NDArray[np.int64], n_queries: int, rows: NDArray[np.int64] | None
-) -> dict[str, Tensor]:
-    """Products by role, of the right shapes, for all parts that documents have."""
-    expected = (n_queries, len(codes))
-    if rows is not None:
-        codes, expected = codes[rows[rows >= 0]], rows.shape
-    codes = codes & (2 ** len(roles) - 1)
-    found = int(np.bitwise_or.reduce(codes, initial=0))
-    needed = [role for r, role in enumerate(roles) if found >> r & 1]
-    if not isinstance(products, Mapping):
-        if np.any(codes & (codes - 1)):
-            raise ValueError(f"documents have several parts: products must be a dict with those of {', '.join(needed)}")
-        products = dict.fromkeys(needed or roles[:1], products)
-    lacking = [role for role in needed if role not in products]
-    if lacking or not set(products) <= set(roles):
-        raise ValueError(f"products are by role, here {', '.join(needed)}; got those of {', '.join(products)}")
-    checked = {role: as_tensor(check_embeddings(x, f"products of {role!r}")) for role, x in products.items()}
-    for role, x in checked.items():
-        if tuple(x.shape) != expected:
-            raise ValueError(f"products of {role!r} have shape {tuple(x.shape)}; expected {expected}")
-    return checked
-
-
-def check_used(role: str, products: Tensor, used: Tensor, start: int, *, normalize: bool) -> None:
-    """That the products that scores are made of are numbers, of unit vectors; their first row is `start`."""
-    sizes = torch.where(used, products.abs(), 0)
-    strange = ~(sizes < torch.inf)
-    if strange.any():
-        rows = few(start + np.flatnonzero(strange.any(dim=1).cpu().numpy()))
-        raise ValueError(
-            f"products of {role!r}: NaN or inf in {rows}, for parts that documents have; every one of these is needed"
-        )
-    if normalize and sizes.max() > _LARGEST:
-        raise ValueError(
-            f"products of {role!r} reach {float(sizes.max()):.3g}, which those of unit vectors do not: the index holds "
-            "vectors of other lengths, or was asked with others; divide products by these lengths"
-        )
-
-
 def scores_of(
     products: Mapping[str, Tensor],
     asking: Asking,
@@ -244,21 +177,6 @@ def scores_of(
             total = total + torch.where(used, share * (product * factors[some, None] - means[some, r, None]), 0)
         out[some] = torch.where(gone, -torch.inf, (total * scale).clamp(-length, length))
     return out
-
-
-def check_found(kind: str, rows: NDArray[np.int64], kinds: NDArray[np.int64], names: NDArray[np.str_]) -> None:
-    """That a search returned documents of its kind, each once."""
-    inside = rows[rows >= 0]
-    strange = inside[names[kinds[inside]] != kind]
-    if len(strange):
-        raise ValueError(
-            f"the search of kind {kind!r} returned {few(np.unique(strange))} of the terms, of kind "
-            f"{str(names[kinds[strange[0]]])!r}; return rows of all documents, not of that index"
-        )
-    ordered = np.sort(rows, axis=1)
-    twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
-    if twice.any():
-        raise ValueError(f"the search of kind {kind!r} returned a document twice for query {int(twice.argmax())}")
 
 
 def best(scores: NDArray, rows: NDArray, k: int) -> tuple[NDArray, NDArray[np.int64]]:

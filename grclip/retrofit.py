@@ -14,19 +14,8 @@ from torch import Tensor
 
 from grclip._fuse import check_kinds, kind_weights, kinds_of
 from grclip._kernels import Array, as_tensor, dtype_of
-from grclip._retrofit import (
-    Asking,
-    best,
-    check_found,
-    check_products,
-    check_query_role,
-    check_rows,
-    codes_of,
-    inverse,
-    measure,
-    scores_of,
-    steps_of,
-)
+from grclip._retrofit import Asking, best, codes_of, inverse, measure, scores_of, steps_of
+from grclip._retrofit_checks import check_found, check_products, check_query_role, check_rows
 from grclip._validation import check_k, check_width, refuse_other_encoder, warn_zero_rows
 from grclip.items import Items, parts_of
 from grclip.pipelines import pipeline_fingerprint
