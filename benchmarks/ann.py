@@ -84,12 +84,15 @@ def measure_by_kind(search: Large, method: str) -> list[dict[str, Any]]:
 
 
 def scores(search: Large, exact: NDArray, found: NDArray) -> dict[str, Any]:
-    """Recall of the exact ten, and NDCG@10 of all queries, and by kind of the document that is asked for."""
+    """Recall of the exact ten, NDCG@10 of all queries and by kind of the document asked for, and the kinds found."""
     both = [len(set(a) & set(b)) for a, b in zip(exact.tolist(), found.tolist(), strict=True)]
     values = np.asarray(ndcg_score(search.qrels, found, k=10, per_query=True))
-    wanted = search.task.corpus.kinds[[next(iter(judged)) for judged in search.qrels]]
+    kinds = search.task.corpus.kinds
+    wanted, given = kinds[[next(iter(judged)) for judged in search.qrels]], kinds[found[found >= 0]]
     by_kind = {str(kind): float(values[wanted == kind].mean()) for kind in np.unique(wanted)}
-    return {"recall": sum(both) / exact.size, "ndcg": float(values.mean()), "ndcg_by_kind": by_kind}
+    shares = {str(kind): float((given == kind).mean()) for kind in np.unique(kinds)}
+    overall = {"recall": sum(both) / exact.size, "ndcg": float(values.mean())}
+    return {**overall, "ndcg_by_kind": by_kind, "kinds_found": shares}
 
 
 def ask(retriever: FaissRetriever, queries: NDArray) -> tuple[NDArray, NDArray, float]:

@@ -411,6 +411,7 @@ def test_the_benchmark_finds_all_where_it_looks_at_all(real_clip, tmp_path, caps
     for row in told["rows"]:
         assert 0 <= row["recall"] <= 1
         assert 0 <= row["ndcg"] <= 1
+        assert sum(row["kinds_found"].values()) == pytest.approx(1)
         assert len(row["ndcg_by_kind"]) == (3 if "mixed" in row["corpus"] else 1)
         if row["parameter"] in ("nprobe=128", "nprobe=8", "efSearch=600"):
             assert row["recall"] > 0.99
