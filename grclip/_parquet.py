@@ -125,6 +125,11 @@ def opened(path: Path) -> Iterator[Any]:
     except (pa.ArrowInvalid, OSError) as error:
         if str(path) in str(error):
             raise
+        if "lists to be of size" in str(error):
+            raise ValueError(
+                f"{path}: {error}; pyarrow before 26 cannot read a null among lists of a fixed size (this one is "
+                f'{pa.__version__}): pip install "pyarrow>=26"'
+            ) from error
         raise ValueError(f"{path} is damaged or no Parquet file ({error})") from error
 
 
