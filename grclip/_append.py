@@ -23,7 +23,7 @@ import numpy as np
 from grclip._parquet import arrow
 
 _MAGIC = b"PAR1"
-_STEP = 2**30  # bytes of memory that is never touched: see _After
+_STEP = 2**26  # bytes of memory that is reserved, and never touched: see _After
 _READ = 2**22
 _NESTED = ".list.element"
 

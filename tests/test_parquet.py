@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ from conftest import unit
 
 from grclip import Items, ModalityGapRemover, MultimodalFuser, SearchTask, load_pipeline, save_pipeline
 from grclip import _batch as batch
-from grclip._append import AppendedParquet
-from grclip._parquet import KEY, Source, as_lists, as_vectors
+from grclip._append import AppendedParquet, _advance, _After
+from grclip._parquet import KEY, Source, as_lists, as_vectors, opened
 from grclip.cli import main
 
 N, D = 600, 16
@@ -479,6 +480,14 @@ class TestTransform:
             assert (status, message in err) == (1, True)
         assert not (folder / "out.parquet").exists()
 
+    def test_lists_that_an_older_pyarrow_cannot_read(self, tmp_path):
+        path = write(tmp_path / "d", drawn(30)[0])
+        message = (
+            r"d: Expected all lists to be of size=16 .*; pyarrow before 26 cannot read a null .* \(this one is \d+"
+        )
+        with pytest.raises(ValueError, match=message), opened(path):
+            raise pa.ArrowInvalid("Expected all lists to be of size=16 but index 2 had size=0")
+
     def test_words_that_make_no_sense(self, capsys, files):
         folder, _, _, pipeline = files
         whole = (folder / "docs.parquet").read_bytes()
@@ -829,6 +838,20 @@ class TestFaults:
         started(server, folder, limit=100)
         assert ended(server) == 1
         assert "0 rows are kept in" in server.stderr.readline()
+
+    def test_going_on_behind_many_bytes_takes_little_memory(self, tmp_path):
+        """What is reserved counts, too, under `ulimit -v`, and where a system promises no more than it has."""
+        with open(tmp_path / "part", "ab", buffering=0) as file:
+            behind, n = _After(file, 2**31), 2**31 + 5
+            sink = pa.PythonFile(behind, mode="w")
+            tracemalloc.start()
+            try:
+                _advance(sink, n)
+                peak = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+        assert (behind.left, (tmp_path / "part").stat().st_size) == (0, 5)
+        assert peak < 2**27
 
     def test_an_input_that_changes_while_it_is_read(self, files, monkeypatch):
         folder, *_ = files
