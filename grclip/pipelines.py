@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -34,8 +35,9 @@ def save_pipeline(pipeline: Any, path: str | os.PathLike[str]) -> str:
     Parameters
     ----------
     pipeline : Pipeline, ModalityGapRemover or MultimodalFuser
-        Fitted. Of a Pipeline, an encoder in front, a retriever behind and ``"passthrough"`` are left out; what a
-        FrozenEstimator holds is saved as itself; any other step is an error.
+        Fitted. Of a Pipeline, an encoder in front, a retriever behind and ``"passthrough"`` are left out; steps of a
+        Pipeline within it take its place, and what a FrozenEstimator holds is saved as itself; any other step is an
+        error.
     path : str or path-like
         The file to write; replaced if it exists, and left as it was if writing fails.
 
@@ -112,7 +114,8 @@ def load_pipeline(path: str | os.PathLike[str]) -> Pipeline:
     -------
     Pipeline
         Fitted, of the same steps under the same names; one that was saved by itself is called ``"degap"`` or
-        ``"fuse"``.
+        ``"fuse"``. Steps of a Pipeline within another keep their own names, which are followed by ``"-2"`` where they
+        are taken.
 
     Raises
     ------
@@ -234,15 +237,34 @@ def encoder_fingerprint(pipeline: Any) -> str | None:
 
 def _steps(pipeline: Any) -> dict[str, Step]:
     """The removers and fusers of a fitted pipeline by name."""
-    given = list(pipeline.steps) if isinstance(pipeline, Pipeline) else [("", pipeline)]
-    named = [(name, step.estimator if isinstance(step, FrozenEstimator) else step) for name, step in given]
-    named = [(name, step) for name, step in named if step is not None and step != "passthrough"]
-    if isinstance(pipeline, Pipeline):
+    flat = list(_flat("", pipeline))
+    named = [(name, step) for name, step in flat if step is not None and step != "passthrough"]
+    if len(flat) != 1 or flat[0][0]:
         named = named[1:] if named and hasattr(type(named[0][1]), "fingerprint") else named
         named = named[:-1] if named and hasattr(named[-1][1], "kneighbors") else named
     if not named:
         raise ValueError(f"the pipeline has no {_REMOVER} and no {_FUSER}: nothing was fitted that could be kept")
-    return {name or _NAMES[_class_of(step)]: _fitted(name, step) for name, step in named}
+    steps: dict[str, Step] = {}
+    for name, step in named:
+        steps[_free(name or _NAMES[_class_of(step)], steps)] = _fitted(name, step)
+    return steps
+
+
+def _flat(name: str, step: Any) -> Iterator[tuple[str, Any]]:
+    """An estimator by name, or the steps of a pipeline, each as it is where it is frozen."""
+    if isinstance(step, FrozenEstimator):
+        yield from _flat(name, step.estimator)
+    elif isinstance(step, Pipeline):
+        for inner in step.steps:
+            yield from _flat(*inner)
+    else:
+        yield name, step
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    """A name as it is, or with the first number that makes it another."""
+    names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
+    return next(one for one in names if one not in taken)
 
 
 def _class_of(step: Any) -> str:

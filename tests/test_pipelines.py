@@ -188,6 +188,27 @@ class TestRoundTrip:
         assert type(load_pipeline(tmp_path / "c")["degap"]) is ModalityGapRemover
         assert pipeline_fingerprint(frozen) == pipeline_fingerprint(load_pipeline(tmp_path / "c"))
 
+    def test_a_pipeline_in_another_is_saved_as_its_steps(self, mixed, pipeline, tmp_path):
+        task, qrels = known(mixed[0]), mixed[1]
+        frozen = Pipeline([("calibrate", FrozenEstimator(pipeline)), ("search", ExactRetriever(k=3))]).fit(task, qrels)
+        nested = make_pipeline(Pipeline([("encode", toy_encoder()), *pipeline.steps]), ExactRetriever())
+        for whole in (frozen, nested, FrozenEstimator(pipeline), FrozenEstimator(nested), make_pipeline(pipeline)):
+            assert save_pipeline(whole, tmp_path / "c") == pipeline_fingerprint(pipeline)
+            again = load_pipeline(tmp_path / "c")
+            assert list(again.named_steps) == list(pipeline.named_steps)
+            same(task, again, pipeline)
+
+    def test_steps_of_one_name_in_two_pipelines(self, mixed, tmp_path):
+        task, qrels = mixed
+        inner = Pipeline([("degap", ModalityGapRemover())])
+        twice = Pipeline([("one", inner), ("degap", ModalityGapRemover()), ("fuse", MultimodalFuser())]).fit(
+            task, qrels
+        )
+        save_pipeline(twice, tmp_path / "c")
+        again = load_pipeline(tmp_path / "c")
+        assert list(again.named_steps) == ["degap", "degap-2", "fuse"]
+        same(task, again, twice)
+
     def test_the_header_says_what_the_file_is(self, pipeline, saved):
         with safe_open(saved, framework="numpy") as file:
             header = json.loads(file.metadata()["grclip"])
