@@ -249,8 +249,13 @@ def _parsed(line: bytes) -> Any:
 
 def _locked(journal: Path, output: Path) -> IO[bytes]:
     """The journal, open and locked until this process ends; it may have been finished by another meanwhile."""
-    import fcntl
-
+    try:
+        import fcntl
+    except ModuleNotFoundError as error:
+        raise RuntimeError(
+            f"{output} cannot be locked against a second writer: this system has no flock; run the command on Linux, "
+            "macOS or WSL, or transform rows in Python: load_pipeline(calibrator).transform(Items(...))"
+        ) from error
     while True:
         file = open(journal, "a+b", buffering=0)  # noqa: SIM115 (open for as long as the job)
         try:
@@ -261,6 +266,13 @@ def _locked(journal: Path, output: Path) -> IO[bytes]:
         except BlockingIOError as error:
             file.close()
             raise RuntimeError(f"another process is writing {output}; wait for it, or write to another file") from error
+        except OSError as error:
+            file.close()
+            raise OSError(
+                error.errno,
+                f"{error.strerror}: its file system has no locks; write to another, and move it",
+                str(output),
+            ) from error
         file.close()
 
 
