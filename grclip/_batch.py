@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from grclip import __version__
@@ -79,6 +80,7 @@ def fit_files(
     queries: Sequence[Path] = (),
     query_columns: Mapping[str, str] | None = None,
     alpha: float = 0.5,
+    weights: Mapping[str, float] | None = None,
     modalities: Mapping[str, str] | None = None,
     equalize: bool = False,
     sample: int = SAMPLE,
@@ -86,7 +88,8 @@ def fit_files(
 ) -> Pipeline:
     """Learn means of all rows, and spreads of a sample of them, in one pass; write the pipeline to a file."""
     query_columns = query_columns or {}
-    _check_fit(columns, query_columns, modalities, queries, equalize)
+    fuser = MultimodalFuser(alpha, weights=weights or None, modalities=modalities or None, equalize=equalize)
+    _check_fit(columns, query_columns, queries, fuser)
     _check_files(files, queries, output)
     check_k(sample, name="sample")
     documents = [Source.open(path, columns) for path in files]
@@ -95,7 +98,6 @@ def fit_files(
     remover = ModalityGapRemover()
     sides = [_learn(remover, sources, encoders, sample) for sources in (documents, asked) if sources]
     centred = [remover.transform(side) for side in sides]
-    fuser = MultimodalFuser(alpha, modalities=dict(modalities) if modalities else None, equalize=equalize)
     fuser.fit(SearchTask(centred[1], centred[0]) if asked else centred[0])
     pipeline = Pipeline([("degap", remover), ("fuse", fuser)])
     save_pipeline(pipeline, output)
@@ -105,12 +107,11 @@ def fit_files(
 def _check_fit(
     columns: Mapping[str, str],
     query_columns: Mapping[str, str],
-    modalities: Mapping[str, str] | None,
     queries: Sequence[Path],
-    equalize: bool,
+    fuser: MultimodalFuser,
 ) -> None:
     """What can be said before anything is read."""
-    modalities_of([*columns, *query_columns], modalities)
+    modalities_of([*columns, *query_columns], fuser.modalities)
     shared = columns.keys() & query_columns.keys()
     if shared:
         raise ValueError(
@@ -119,8 +120,10 @@ def _check_fit(
         )
     if queries and not query_columns:
         raise ValueError("--queries needs to know its column: --query-column query=COLUMN")
-    if equalize and not query_columns:
+    if fuser.equalize and not query_columns:
         raise ValueError("--equalize measures documents against queries: give --query-column, and --queries FILE")
+    rows = [Items(dict.fromkeys(side, np.ones((1, 1)))) for side in (query_columns, columns) if side]
+    clone(fuser).set_params(equalize=False).fit(SearchTask(*rows) if query_columns else rows[0])
 
 
 def _check_files(files: Sequence[Path], queries: Sequence[Path], output: Path) -> None:

@@ -32,6 +32,13 @@ def add_commands(commands: Any) -> None:
     fit.add_argument("--queries", nargs="+", type=Path, default=[], metavar="FILE", help="queries, in Parquet")
     _add_columns(fit, "--query-column", text="the same for queries, in --queries or else in the files of documents")
     fit.add_argument("--alpha", type=float, default=0.5, help="weight of text beside the other parts (%(default)s)")
+    fit.add_argument(
+        "--weight",
+        action="append",
+        type=_weight,
+        metavar="ROLE=NUMBER",
+        help="of a role, instead of --alpha; only the ratio counts, e.g. title=2 and body=1; once for each role",
+    )
     fit.add_argument("--equalize", action="store_true", help="put all kinds of documents on one scale; needs queries")
     fit.add_argument("--sample", type=int, default=SAMPLE, metavar="N", help="rows for the scale (%(default)s)")
     _add_columns(fit, "--modality", text="text, image, audio or video, of a role that is not known: sketch=image")
@@ -74,13 +81,22 @@ def _pair(text: str) -> tuple[str, str]:
     return role, name
 
 
-def _by_role(option: str, pairs: Sequence[tuple[str, str]] | None) -> dict[str, str]:
+def _weight(text: str) -> tuple[str, float]:
+    role, number = _pair(text)
+    try:
+        return role, float(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: {number!r} is no number") from None
+
+
+def _by_role(option: str, pairs: Sequence[tuple[str, Any]] | None) -> dict[str, Any]:
     """Pairs as a dict; one role or column twice is an error."""
     found = dict(pairs or ())
+    listed = ", ".join(f"{role}={value}" for role, value in pairs or ())
     if len(found) < len(pairs or ()):
-        raise ValueError(f"{option} names a role twice: {', '.join('='.join(pair) for pair in pairs or ())}")
-    if option != "--modality" and len(set(found.values())) < len(found):
-        raise ValueError(f"{option} names a column twice: {', '.join('='.join(pair) for pair in pairs or ())}")
+        raise ValueError(f"{option} names a role twice: {listed}")
+    if option.endswith("column") and len(set(found.values())) < len(found):
+        raise ValueError(f"{option} names a column twice: {listed}")
     return found
 
 
@@ -92,6 +108,7 @@ def _fit(options: argparse.Namespace) -> None:
         queries=options.queries,
         query_columns=_by_role("--query-column", options.query_column),
         alpha=options.alpha,
+        weights=_by_role("--weight", options.weight),
         modalities=_by_role("--modality", options.modality),
         equalize=options.equalize,
         sample=options.sample,

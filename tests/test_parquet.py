@@ -1,5 +1,7 @@
 """Parquet: columns of vectors, the commands on files, and what faults leave: kill -9, a full disk, a second writer."""
 
+import errno
+import fcntl
 import json
 import os
 import random
@@ -233,6 +235,10 @@ class TestFit:
             (["--column", "text=text_embedding", "--column", "image=text_embedding"], "names a column twice"),
             ([*WORDS, "--output", "none/c"], "there is no folder"),
             ([*WORDS, "--alpha", "3"], "alpha must be a number from 0 to 1; got 3.0"),
+            ([*WORDS, "--weight", "text=1"], "weights leave out 'image'; give every role of a side a weight"),
+            ([*WORDS, "--weight", "title=1"], "weights name 'title', but X has the roles 'text', 'image'"),
+            ([*WORDS, "--weight", "text=1", "--weight", "text=2"], "--weight names a role twice: text=1.0, text=2.0"),
+            ([*WORDS, "--weight", "text=-1", "--weight", "image=2"], "weights['text'] must be a finite number"),
             ([*WORDS, "--sample", "0"], "sample must be a whole number of at least 1"),
             (["--column", "sketch=text_embedding"], "unknown modality of 'sketch'"),
             (["--column", "text=text_embedding"], "no part at all in 43 rows (1, 4, 7, 10, 13, ...): nothing in"),
@@ -275,7 +281,26 @@ class TestFit:
         assert status == 0
         assert load_pipeline(tmp_path / "c")["fuse"].modalities == {"sketch": "image"}
 
+    def test_weights_of_roles(self, capsys, files):
+        folder, parts, *_ = files
+        words = ["fit", folder / "docs.parquet", "--output", folder / "w", *WORDS]
+        assert run(capsys, *words, "--weight", "text=1", "--weight", "image=2")[0] == 0
+        again, weights = load_pipeline(folder / "w"), {"text": 1, "image": 2}
+        assert again["fuse"].weights == weights
+        expected = MultimodalFuser(weights=weights).fit_transform(again["degap"].transform(Items(parts)))
+        np.testing.assert_array_equal(again.transform(Items(parts)), expected)
+
+    def test_parameters_are_checked_before_anything_is_read(self, capsys, files, monkeypatch):
+        folder, *_ = files
+        monkeypatch.setattr(Source, "open", None)
+        for more in (["--alpha", "3"], ["--weight", "text=1"]):
+            words = ["fit", folder / "docs.parquet", "--output", folder / "w", *WORDS]
+            assert run(capsys, *words, *more)[0] == 1
+
     def test_an_option_that_is_no_pair(self, capsys):
+        with pytest.raises(SystemExit):
+            main(["fit", "d", "--output", "c", "--column", "text=t", "--weight", "text=much"])
+        assert "'text=much': 'much' is no number" in capsys.readouterr().err
         with pytest.raises(SystemExit):
             main(["fit", "d", "--output", "c", "--column", "text"])
         assert "'text' is not of the form role=name" in capsys.readouterr().err
@@ -768,6 +793,23 @@ class TestFaults:
             assert status == 1
             assert f"another process is writing {folder / 'out.parquet'}" in err
         assert transform(capsys, folder)[0] == 0
+
+    def test_a_system_or_file_system_without_locks(self, capsys, files, monkeypatch):
+        folder, *_ = files
+
+        def unsupported(file, operation):
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fcntl, "flock", unsupported)
+            status, _, err = transform(capsys, folder)
+            assert (status, "its file system has no locks; write to another, and move it: '" in err) == (1, True)
+            assert "out.parquet'" in err
+        (folder / ".out.parquet.journal").unlink()
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+        status, _, err = transform(capsys, folder)
+        assert (status, "this system has no flock; run the command on Linux, macOS or WSL" in err) == (1, True)
+        assert not list(folder.glob(".*"))
 
     def test_a_second_writer_by_a_link_is_refused(self, capsys, files):
         folder, *_ = files
