@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -69,9 +70,10 @@ for line in sys.stdin:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os._exit(main(sys.argv[1:]))
     print(process, flush=True)
+    next(sys.stdin)
     print(os.waitpid(process, 0)[1], flush=True)
 """
-"""Starts the command for each line that it reads, in a new process that has loaded what it needs."""
+"""Starts the command for a line that it reads, in a new process that has loaded all, and waits for it at the next."""
 
 
 def draw(path: Path, n: int, d: int, seed: int = 0, rows: int = 20_000) -> None:
@@ -148,11 +150,13 @@ def throughput(folder: Path, n: int, d: int, repeats: int) -> dict[str, object]:
 
 def lines_of(journal: Path) -> int:
     """Row groups that a journal speaks of, and one."""
-    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+    with suppress(FileNotFoundError):
+        return journal.read_bytes().count(b"\n")
+    return 0
 
 
-def killed(folder: Path, kills: int, seed: int = 0) -> dict[str, object]:
-    """Kill a transform again and again, and compare what comes out in the end."""
+def killed(folder: Path, kills: int, seed: int = 0, within: float = 1.0) -> dict[str, object]:
+    """Kill a transform again and again, some seconds at most after a moment, and compare what comes out in the end."""
     rng, target = random.Random(seed), folder / "killed.parquet"
     command = words("transform", folder / "docs.parquet", target, "--calibrator", folder / "calibrator.safetensors")[3:]
     journal, n_kills, ends, whole = target.with_name(f".{target.name}.journal"), 0, [], digest(folder / "out.parquet")
@@ -160,20 +164,20 @@ def killed(folder: Path, kills: int, seed: int = 0) -> dict[str, object]:
         [sys.executable, "-c", SERVER, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:
         while n_kills < kills:
-            before, process = lines_of(journal), _started(server)
+            before, process = lines_of(journal), _answer(server)
             if rng.random() > LOADING:
                 while lines_of(journal) == before and journal.exists():
                     time.sleep(0.01)
-            time.sleep(rng.uniform(0, 1))
-            os.kill(process, signal.SIGKILL)  # not waited for yet, so it is there
-            if _ended(server):
+            time.sleep(rng.uniform(0, within))
+            os.kill(process, signal.SIGKILL)  # not waited for yet, so it is there, or what is left of it
+            if _answer(server):
                 n_kills += 1
                 print(f"kill {n_kills}: {before} lines before, {lines_of(journal)} after", flush=True)
             else:
                 ends.append(digest(target) == whole)
                 target.unlink()
-        _started(server)
-        if _ended(server):
+        _answer(server)
+        if _answer(server):
             raise RuntimeError("the last run failed")
         assert server.stdin is not None
         server.stdin.close()
@@ -188,18 +192,12 @@ def killed(folder: Path, kills: int, seed: int = 0) -> dict[str, object]:
     }
 
 
-def _started(server: subprocess.Popen[str]) -> int:
-    """The number of the process that transforms."""
+def _answer(server: subprocess.Popen[str]) -> int:
+    """What the server says to a line: the number of a process that it starts, and to the next, how it ended."""
     assert server.stdin is not None
     assert server.stdout is not None
     server.stdin.write("\n")
     server.stdin.flush()
-    return int(server.stdout.readline())
-
-
-def _ended(server: subprocess.Popen[str]) -> int:
-    """How it ended; 0 if it finished."""
-    assert server.stdout is not None
     return int(server.stdout.readline())
 
 

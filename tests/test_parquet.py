@@ -617,13 +617,14 @@ for line in sys.stdin:
             os._exit(1)
         os._exit(0)
     print(process, flush=True)
+    next(sys.stdin)
     print(os.waitpid(process, 0)[1], flush=True)
 """
 
 
 @pytest.fixture(scope="module")
 def server():
-    """A process that starts a transform in a new process for each line that it reads."""
+    """A process that starts a transform in a new process for a line that it reads, and waits for it at the next."""
     with subprocess.Popen(
         [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -639,6 +640,8 @@ def started(server, folder, limit=0):
 
 
 def ended(server):
+    server.stdin.write("\n")
+    server.stdin.flush()
     return os.waitstatus_to_exitcode(int(server.stdout.readline()))
 
 
@@ -659,7 +662,7 @@ class TestFaults:
         for _ in range(5):
             process = started(server, folder)
             time.sleep(draw.uniform(0, 0.1))
-            os.kill(process, signal.SIGKILL)  # not yet waited for, so it is there
+            os.kill(process, signal.SIGKILL)  # not waited for yet, so it is there, or what is left of it
             assert ended(server) in (-signal.SIGKILL, 0)
             if (folder / "out.parquet").exists():
                 assert (folder / "out.parquet").read_bytes() == whole
