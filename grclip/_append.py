@@ -2,7 +2,8 @@
 
 Finished row groups lie one after the other in a file beside the output, and a journal has a line for each: where it
 ends, a checksum, and its footer. At the end all footers become one, and the file takes its name. A row group depends on
-nothing but its rows and its place, so the bytes are the same however often the writing was broken off.
+nothing but its rows and its place, so the bytes are the same however often the writing was broken off. Each line begins
+with a checksum of its own.
 """
 
 from __future__ import annotations
@@ -28,12 +29,18 @@ _READ = 2**22
 _NESTED = ".list.element"
 
 
+def beside(path: Path) -> tuple[Path, Path]:
+    """The files of row groups and of the journal while another is written."""
+    path = path.resolve()
+    return path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.journal")
+
+
 class AppendedParquet:
     """Appends tables to a Parquet file, each as one row group; `job` is all that its bytes depend on."""
 
     def __init__(self, path: Path, schema: Any, job: Mapping[str, Any], *, plain: tuple[str, ...] = ()) -> None:
         self.path = path.resolve()  # through a link, not over it
-        self.partial, self.journal = (self.path.with_name(f".{self.path.name}.{end}") for end in ("part", "journal"))
+        self.partial, self.journal = beside(path)
         self.schema, self.job = schema, json.loads(json.dumps(job))
         self.options = writer_options(schema, plain)
         self.n_rows, self.finished, self.note = 0, False, ""
@@ -131,7 +138,7 @@ class AppendedParquet:
 
     def _take_over(self, entry: Any) -> bool:
         """Whether a row group lies where its line says, as it was written."""
-        if not isinstance(entry, dict) or "crc" not in entry:
+        if not entry or "crc" not in entry:
             return False
         if _checksum(self.partial, self._end, entry["end"]) != entry["crc"]:
             return False
@@ -149,7 +156,8 @@ class AppendedParquet:
             file.truncate(self._end)
 
     def _note_line(self, entry: Mapping[str, Any]) -> None:
-        _write_all(self._lines, json.dumps(entry).encode() + b"\n")
+        told = json.dumps(entry).encode()
+        _write_all(self._lines, b"%08x %s\n" % (zlib.crc32(told), told))
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -231,7 +239,7 @@ def _checksum(path: Path, start: int, end: int) -> int | None:
 
 def _is_file(path: Path, entry: Any) -> bool:
     """Whether a file is the one that a journal says is finished: it was killed before it could remove the journal."""
-    return isinstance(entry, dict) and path.exists() and entry.get("finished") == _marks(path.stat())
+    return bool(entry) and path.exists() and entry.get("finished") == _marks(path.stat())
 
 
 def _marks(about: os.stat_result) -> list[int]:
@@ -240,11 +248,9 @@ def _marks(about: os.stat_result) -> list[int]:
 
 
 def _parsed(line: bytes) -> Any:
-    """A line of the journal; None of one that was not written to its end."""
-    try:
-        return json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
-        return None
+    """A line of the journal; None of one that is not as it was written, or not to its end."""
+    crc, _, told = line.removesuffix(b"\n").partition(b" ")
+    return json.loads(told) if line.endswith(b"\n") and crc == b"%08x" % zlib.crc32(told) else None
 
 
 def _locked(journal: Path, output: Path) -> IO[bytes]:
