@@ -18,7 +18,7 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from grclip import __version__
-from grclip._append import AppendedParquet
+from grclip._append import AppendedParquet, beside
 from grclip._kernels import dtype_of, norm_limits, row_norms
 from grclip._parquet import Source, arrow, as_lists, list_type, tell
 from grclip._validation import check_k, few, refuse_other_encoder, warn
@@ -142,9 +142,12 @@ def _check_output(output: Path, read: Sequence[Path]) -> None:
         raise FileNotFoundError(f"there is no folder {str(output.resolve().parent)!r} to write {output.name!r} to")
     if output.is_dir():
         raise IsADirectoryError(f"{output} is a folder; name a file in it to write to")
+    if output.exists() and not output.is_file():
+        raise FileExistsError(f"{output} is a device or a pipe, which would be replaced; name a file to write to")
     for path in read:
-        if output.exists() and path.exists() and os.path.samefile(path, output):
-            raise ValueError(f"{output} is the file that is read; write to another")
+        for written in (output, *beside(output)):
+            if written.exists() and path.exists() and os.path.samefile(path, written):
+                raise ValueError(f"{written} is the file that is read; write to another")
 
 
 def _encoders(sources: Sequence[Source], given: str | None) -> dict[Path, str | None]:

@@ -45,6 +45,8 @@ def save_state(
     path = Path(path).resolve()  # through a link, not over it
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {str(path.parent)!r} to write {path.name!r} to")
+    if path.exists() and not path.is_file():
+        raise FileExistsError(f"{str(path)!r} is a folder, a device or a pipe, not a file to replace; name another")
     metadata = {_KEY: json.dumps({"schema_version": SCHEMA_VERSION, "class": kind, **header})}
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
@@ -94,17 +96,24 @@ def load_state(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any],
                 if file.get_slice(key).get_dtype() != "F64":
                     raise ValueError(f"{name} holds {key!r} in another dtype than float64; save it again")
             return header, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{name} is damaged or no safetensors file ({error}); save it again") from error
+    except SafetensorError as error:
+        raise _damaged(name, error) from error
 
 
 def _checked_header(metadata: Mapping[str, str], name: str, kind: str) -> dict[str, Any]:
     """The header of a file that is ours, of a schema that we know, and of the class that is wanted."""
-    header = json.loads(metadata[_KEY]) if _KEY in metadata else None
+    try:
+        header = json.loads(metadata.get(_KEY, "null"))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(name, error) from error
     if not isinstance(header, dict) or not _is_version(header.get("schema_version")):
         raise ValueError(f"{name} is a safetensors file, but not one that grclip wrote")
     check_header(header, name, kind)
     return header
+
+
+def _damaged(name: str, error: Exception) -> ValueError:
+    return ValueError(f"{name} is damaged or no safetensors file ({error}); save it again")
 
 
 def check_header(header: Mapping[str, Any], name: str, kind: str) -> None:

@@ -148,7 +148,7 @@ def load_pipeline(path: str | os.PathLike[str]) -> Pipeline:
             raise ValueError("no steps")
         again, rewritten = _state_of(steps)
         pipeline = Pipeline(list(steps.items()))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name!r} holds no complete {_KIND} ({error}); save it again") from error
     if again["fingerprint"] != header.get("fingerprint"):
         raise ValueError(

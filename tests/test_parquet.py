@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -261,6 +262,21 @@ class TestFit:
             status, _, err = run(capsys, *words, "--queries", folder / "queries.parquet", *ASKED)
             assert (status, f"{folder / name} is the file that is read; write to another" in err) == (1, True)
         assert {name: (folder / name).read_bytes() for name in before} == before
+
+    def test_devices_and_unfinished_files_are_not_replaced(self, capsys, files):
+        folder, *_ = files
+        os.mkfifo(folder / "pipe")
+        for words in (["fit", folder / "docs.parquet", "--output", folder / "pipe", *WORDS],
+                      ["transform", folder / "docs.parquet", folder / "pipe", "--calibrator", folder / "c.safetensors",
+                       *WORDS]):  # fmt: skip
+            status, _, err = run(capsys, *words)
+            assert (status, "pipe is a device or a pipe, which would be replaced" in err) == (1, True)
+        assert (folder / "pipe").is_fifo()
+        os.rename(folder / "docs.parquet", folder / ".out.parquet.part")
+        before = (folder / ".out.parquet.part").read_bytes()
+        status, _, err = transform(capsys, folder, source=".out.parquet.part")
+        assert (status, ".out.parquet.part is the file that is read; write to another" in err) == (1, True)
+        assert (folder / ".out.parquet.part").read_bytes() == before
 
     def test_a_file_that_is_named_twice(self, capsys, files):
         folder, *_ = files
@@ -723,7 +739,7 @@ class TestFaults:
         assert (folder / "out.parquet").stat().st_ino == before.st_ino
         assert (folder / "out.parquet").read_bytes() == whole
 
-    @pytest.mark.parametrize("damage", ["rows", "torn line", "no line", "short", "no part", "lines", "magic"])
+    @pytest.mark.parametrize("damage", ["rows", "torn line", "count", "no line", "short", "no part", "lines", "magic"])
     def test_what_was_left_is_checked(self, files, monkeypatch, damage):
         folder, *_ = files
         whole = self.whole(files, monkeypatch)
@@ -743,11 +759,13 @@ class TestFaults:
         monkeypatch.setattr(AppendedParquet, "_append", append)
         part, journal = folder / ".out.parquet.part", folder / ".out.parquet.journal"
         content, lines = bytearray(part.read_bytes()), journal.read_bytes()
-        ends = [json.loads(line)["end"] for line in lines.splitlines()[1:]]
+        ends = [json.loads(line.partition(b" ")[2])["end"] for line in lines.splitlines()[1:]]
         if damage == "rows":
             content[(ends[1] + ends[2]) // 2] ^= 1
         elif damage == "torn line":
             lines = lines[:-30]
+        elif damage == "count":
+            lines = re.sub(rb'"rows": \d+', b'"rows": 31', lines)
         elif damage == "no line":
             lines = b"".join(lines.splitlines(keepends=True)[:3])
         elif damage == "short":

@@ -177,3 +177,12 @@ def test_a_failed_write_leaves_the_old_file(remover, saved, monkeypatch):
     assert os.listdir(saved.parent) == [saved.name]
     with pytest.raises(FileNotFoundError, match=r"there is no folder '.*no such folder' to write 'c\.safetensors' to"):
         remover.save(saved.parent / "no such folder" / "c.safetensors")
+
+
+def test_a_device_is_not_replaced(remover, tmp_path):
+    for name, make in (("pipe", os.mkfifo), ("folder", os.mkdir)):
+        make(tmp_path / name)
+        with pytest.raises(FileExistsError, match=f"{name}' is a folder, a device or a pipe, not a file to replace"):
+            remover.save(tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(os.listdir(tmp_path)) == ["folder", "pipe"]

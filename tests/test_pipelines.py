@@ -370,6 +370,7 @@ class TestDamagedFiles:
             (lambda h: h.update({"class": "X"}), "holds a X, not a Pipeline"),
             (lambda h: h.pop("steps"), "holds no complete Pipeline"),
             (lambda h: h.update(steps=[]), "holds no complete Pipeline"),
+            (lambda h: h["steps"][1].update(n_features=float("inf")), "holds no complete Pipeline"),
             (lambda h: h.update(steps=3), "holds no complete Pipeline"),
             (lambda h: h["steps"][0].pop("n_samples_seen"), "holds no complete Pipeline"),
             (lambda h: h["steps"][1].update({"class": "Scaler"}), "is a Scaler, which this grclip does not know"),
@@ -388,6 +389,12 @@ class TestDamagedFiles:
     def test_headers(self, saved, change, message):
         rewrite(saved, change)
         with pytest.raises(ValueError, match=message):
+            load_pipeline(saved)
+
+    @pytest.mark.parametrize("text", ["[", "[" * 10**5, "1" * 5000, '{"schema_version": 1' + "0" * 5000 + "}"])
+    def test_headers_that_are_no_json(self, saved, text):
+        save_file({"0/mean:text": np.zeros(2)}, saved, metadata={"grclip": text})
+        with pytest.raises(ValueError, match=r"c\.safetensors' is damaged or no safetensors file \("):
             load_pipeline(saved)
 
     @pytest.mark.parametrize("name", ["0/mean:text", "0/mean:query", "1/spread"])
