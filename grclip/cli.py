@@ -22,7 +22,7 @@ DEFAULT_MODEL, DEFAULT_WEIGHTS = "ViT-B-32", "laion2b_s34b_b79k"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; what goes wrong is one line on standard error, and exit status 1.
+    """Run a command; what goes wrong is one line on standard error, and exit status 1 (130 of an interruption).
 
     Parameters
     ----------
@@ -57,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # as of `grclip demo | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except KeyboardInterrupt:
+        print("grclip: interrupted", file=sys.stderr)
+        return 130  # as of a program that the signal ended
     except (OSError, ValueError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
         print(f"grclip: {error}", file=sys.stderr)
         return 1

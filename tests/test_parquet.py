@@ -843,6 +843,21 @@ class TestFaults:
         assert len(pq.read_table(folder / "out.parquet")) == N
         assert not list(folder.glob(".*"))
 
+    def test_an_interrupted_command_says_so_in_a_line_and_goes_on(self, capsys, files, monkeypatch):
+        folder, *_ = files
+        append = AppendedParquet._append
+
+        def two(self, table):
+            if self.n_rows:
+                raise KeyboardInterrupt
+            append(self, table)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(AppendedParquet, "_append", two)
+            assert transform(capsys, folder) == (130, "", "grclip: interrupted\n")
+        status, out, _ = transform(capsys, folder)
+        assert (status, "600 rows, 128 of them by an earlier run" in out) == (0, True)
+
     def broken_off(self, folder, monkeypatch):
         """A job that was broken off before its file took its name."""
         job = [folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS]
