@@ -203,7 +203,7 @@ class ModalityGapRemover(  # type: ignore[call-arg]
         TypeError
             If other is no ModalityGapRemover.
         ValueError
-            If widths, ``normalize`` or encoders differ.
+            If widths, ``normalize``, encoders, or names of columns differ.
 
         Examples
         --------
@@ -224,6 +224,13 @@ class ModalityGapRemover(  # type: ignore[call-arg]
                     f"cannot merge: {name} is {getattr(self, name)} here and {getattr(other, name)} in other; "
                     "merge removers fitted alike"
                 )
+        names, more = (getattr(remover, "feature_names_in_", None) for remover in (self, other))
+        differ = np.flatnonzero(names != more) if names is not None and more is not None else ()
+        if len(differ):
+            raise ValueError(
+                f"cannot merge: column {differ[0]} is {names[differ[0]]!r} here and {more[differ[0]]!r} in other; merge "
+                "removers fitted on the same columns in the same order"
+            )
         refuse_other_encoder(self, self.encoder_, other.encoder_)
         merged = clone(self)
         merged.means_, merged.n_samples_seen_ = _pool(
@@ -529,7 +536,7 @@ def _is_complete(header: Mapping[str, Any], means: Mapping[str, NDArray[np.float
         and "encoder" in header
         and isinstance(header["encoder"], str | None)
         and isinstance(counts, dict)
-        and all(type(count) is int and count > 0 for count in counts.values())
+        and all(isinstance(role, str) and type(count) is int and count > 0 for role, count in counts.items())
         and means.keys() == counts.keys() != set()
         and (UNNAMED not in counts or len(counts) == 1)
         and type(width) is int

@@ -89,9 +89,18 @@ class TestState:
         with pytest.raises(ValueError, match="feature names"):
             remover.transform(frame[["b", "a"]])
 
+    def test_columns_in_another_order_do_not_merge(self, rng):
+        pandas = pytest.importorskip("pandas")
+        frame = pandas.DataFrame(rng.normal(size=(5, 2)), columns=["a", "b"])
+        one, other = ModalityGapRemover().fit(frame), ModalityGapRemover().fit(frame[["b", "a"]])
+        with pytest.raises(ValueError, match="cannot merge: column 0 is 'a' here and 'b' in other; merge removers"):
+            one.merge(other)
+        assert list(one.merge(one).feature_names_in_) == ["a", "b"]
+
     @pytest.mark.parametrize(
         ("change", "message"),
         [
+            ({"n_samples_seen": {1: 2}, "means": {1: [1.0, 2.0]}}, "state holds no complete ModalityGapRemover"),
             ({"schema_version": 2}, "state has schema version 2, but this grclip reads up to 1: update grclip"),
             ({"schema_version": None}, "state has schema_version None: nothing that grclip wrote"),
             ({"class": "MultimodalFuser"}, "state holds a MultimodalFuser, not a ModalityGapRemover"),
