@@ -224,13 +224,13 @@ class ModalityGapRemover(  # type: ignore[call-arg]
                     f"cannot merge: {name} is {getattr(self, name)} here and {getattr(other, name)} in other; "
                     "merge removers fitted alike"
                 )
-        names, more = (getattr(remover, "feature_names_in_", None) for remover in (self, other))
-        differ = np.flatnonzero(names != more) if names is not None and more is not None else ()
-        if len(differ):
-            raise ValueError(
-                f"cannot merge: column {differ[0]} is {names[differ[0]]!r} here and {more[differ[0]]!r} in other; merge "
-                "removers fitted on the same columns in the same order"
-            )
+        names = [getattr(remover, "feature_names_in_", ()) for remover in (self, other)]
+        for i, (here, there) in enumerate(zip(*names, strict=False)):
+            if here != there:
+                raise ValueError(
+                    f"cannot merge: column {i} is {here!r} here and {there!r} in other; merge removers fitted on "
+                    "the same columns in the same order"
+                )
         refuse_other_encoder(self, self.encoder_, other.encoder_)
         merged = clone(self)
         merged.means_, merged.n_samples_seen_ = _pool(
