@@ -60,6 +60,10 @@ class AppendedParquet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None and not (self.n_rows or self.finished):  # there is nothing to go on with
+            for path in (self.partial, self.journal):
+                with suppress(OSError):
+                    path.unlink()
         self._lines.close()
 
     def append(self, table: Any) -> None:

@@ -202,6 +202,7 @@ def transform_file(
     pipeline, source = load_pipeline(calibrator), Source.open(path, columns)
     if not isinstance(pipeline[-1], MultimodalFuser):
         raise ValueError(f"{calibrator} removes the gap, but does not fuse: save a pipeline with a MultimodalFuser")
+    _check_roles(columns, pipeline, calibrator)
     made_by = _encoders([source], encoder)[path]
     refuse_other_encoder(pipeline[-1], encoder_fingerprint(pipeline), made_by)
     width = int(pipeline[-1].n_features_in_)
@@ -231,6 +232,19 @@ def transform_file(
             raise RuntimeError(f"{path} was changed while it was read; run again, which begins anew")
         file.finish()
         return source.n_rows, there, file.note
+
+
+def _check_roles(columns: Mapping[str, str], pipeline: Pipeline, calibrator: Path) -> None:
+    """That the calibrator has a mean of each role."""
+    for remover in pipeline:
+        if isinstance(remover, ModalityGapRemover):
+            unknown = [repr(role) for role in columns if role not in remover.means_]
+            if unknown:
+                known = ", ".join(map(repr, remover.means_))
+                raise ValueError(
+                    f"{calibrator} has no mean of role {', '.join(unknown)}, but of {known}; name roles in --column "
+                    "as in fit, or fit on this one, too"
+                )
 
 
 def _fused(

@@ -473,6 +473,16 @@ class TestTransform:
         assert (folder / "out.parquet").read_text() == "what was there"
         assert not (folder / "new").exists()
 
+    def test_nothing_is_left_of_a_job_that_failed_before_a_row_group_was_written(self, capsys, files):
+        folder, parts, *_ = files
+        names = sorted(os.listdir(folder))
+        parts["text"][2, 3] = np.inf
+        write(folder / "docs.parquet", parts)
+        assert transform(capsys, folder)[0] == 1
+        assert sorted(os.listdir(folder)) == names
+        status, _, err = transform(capsys, folder, "--column", "query=query_embedding", source="queries.parquet")
+        assert (status, err) == (0, "")
+
     def test_after_the_input_was_mended_the_job_begins_anew(self, capsys, files):
         folder, parts, *_ = files
         assert transform(capsys, folder)[0] == 0
@@ -549,6 +559,11 @@ class TestTransform:
             status, _, err = transform(capsys, folder, *WORDS, *more)
             assert message in err
             assert status == (0 if "--encoder" in more else 1)
+        status, _, err = transform(capsys, folder, "--column", "audio=text_embedding")
+        message = (
+            "c.safetensors has no mean of role 'audio', but of 'text', 'image', 'query'; name roles in --column as"
+        )
+        assert (status, message in err) == (1, True)
         status, _, err = transform(capsys, folder, output="none/out.parquet")
         assert (status, "there is no folder" in err) == (1, True)
         save_pipeline(pipeline["degap"], folder / "c.safetensors")
