@@ -73,7 +73,7 @@ class AppendedParquet:
 
     def _append(self, table: Any) -> None:
         parquet = arrow("pyarrow.parquet")
-        with open(self.partial, "ab", buffering=0) as file:
+        with self._opened() as file:
             sink = arrow().PythonFile(_After(file, self._end), mode="w")
             with parquet.ParquetWriter(sink, self.schema, **self.options) as writer:
                 _advance(sink, self._end - len(_MAGIC))
@@ -100,15 +100,23 @@ class AppendedParquet:
 
     def _finish(self) -> None:
         if not self.finished:
-            with open(self.partial, "r+b") as file:
-                file.seek(self._end)
-                file.write(self._footer()[len(_MAGIC) :])
-                file.truncate()
-                file.flush()
+            with self._opened() as file:
+                _write_all(file, self._footer()[len(_MAGIC) :])
                 os.fsync(file.fileno())
                 self._note_line({"finished": _marks(os.fstat(file.fileno()))})
             os.replace(self.partial, self.path)
-        self.journal.unlink()
+        self.journal.unlink(missing_ok=True)
+
+    @contextmanager
+    def _opened(self) -> Iterator[IO[bytes]]:
+        """The file of row groups, behind the last of them; it is an error if somebody else has put hands on it."""
+        with open(self.partial, "r+b", buffering=0) as file:
+            if file.seek(0, os.SEEK_END) != self._end:
+                raise RuntimeError(
+                    f"{self.partial} has {file.tell()} bytes where {self._end} were written: another program changed "
+                    "it; run the same command again, which goes on after the rows that are whole"
+                )
+            yield file
 
     def _footer(self) -> bytes:
         parquet, sink = arrow("pyarrow.parquet"), io.BytesIO()

@@ -797,6 +797,37 @@ class TestFaults:
         assert batch.transform_file(*job)[1] == sum(written[:kept])
         assert (folder / "out.parquet").read_bytes() == whole
 
+    @pytest.mark.parametrize("change", ["removed", "begun anew", "longer", "no journal"])
+    def test_files_that_another_program_changes_meanwhile(self, capsys, files, monkeypatch, change):
+        folder, *_ = files
+        whole = self.whole(files, monkeypatch)
+        append = AppendedParquet._append
+
+        def meddled(self, table):
+            append(self, table)
+            if self.n_rows == 5 * len(table):
+                if change == "removed":
+                    self.partial.unlink()
+                elif change == "no journal":
+                    self.journal.unlink()
+                else:
+                    self.partial.write_bytes(b"PAR1" if change == "begun anew" else self.partial.read_bytes() + b"x")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(AppendedParquet, "_append", meddled)
+            status, _, err = transform(capsys, folder)
+        if change == "no journal":
+            assert (status, err) == (0, "")
+        else:
+            told = {
+                "removed": "No such file",
+                "begun anew": "part has 4 bytes where",
+                "longer": "another program changed",
+            }
+            assert (status, told[change] in err) == (1, True)
+            assert transform(capsys, folder)[0] == 0
+        assert (folder / "out.parquet").read_bytes() == whole
+
     def test_another_calibrator_begins_anew(self, files, monkeypatch):
         folder, _, _, pipeline = files
         job = self.broken_off(folder, monkeypatch)
