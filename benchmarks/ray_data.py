@@ -82,10 +82,12 @@ def transform_here(folder: Path, pipeline: Pipeline, out: Path) -> None:
 
 
 def transform_on_ray(folder: Path, pipeline: Pipeline, out: Path) -> None:
-    """Ray's workers, a file or more at a time."""
+    """Ray's workers, a file or more at a time, into an empty folder: Ray writes beside what is there."""
+    for old in out.glob("*"):
+        old.unlink()
     dataset = optional_import("ray.data", "ray", "benchmarks.ray_data").read_parquet(str(folder))
     found = transform(dataset, pipeline).select_columns(["id", "vector"])
-    found.write_parquet(str(out), mode="overwrite", **OPTIONS)
+    found.write_parquet(str(out), **OPTIONS)
 
 
 def busy() -> float:
@@ -171,9 +173,16 @@ def table(found: dict[str, dict[str, Cost]], rows: int) -> str:
     for step, cost in found.items():
         one, ray, start = cost["one process"], cost["Ray"], cost["start"]
         beyond = ray - start
-        cells = (rows / one.clock, rows / ray.clock, start.clock, rows / beyond.clock, one.processor / beyond.processor)
-        lines.append("| {} | {:,.0f} | {:,.0f} | {:.1f} | {:,.0f} | {:.2f} |".format(step, *cells))
+        cells = (rows / one.clock, rows / ray.clock, start.clock)
+        lines.append("| {} | {:,.0f} | {:,.0f} | {:.1f} |".format(step, *cells) + _after_start(one, beyond, rows))
     return "\n".join(lines)
+
+
+def _after_start(one: Cost, beyond: Cost, rows: int) -> str:
+    """The last two cells, empty where so few rows take no longer than the start."""
+    if min(beyond.clock, beyond.processor) <= 0:
+        return " | |"
+    return f" {rows / beyond.clock:,.0f} | {one.processor / beyond.processor:.2f} |"
 
 
 def main(arguments: Sequence[str] = ()) -> int:

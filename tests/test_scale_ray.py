@@ -100,7 +100,7 @@ def blocks(table, n):
 
 
 def by_id(dataset):
-    return pa.concat_tables(ray.get(dataset.to_arrow_refs())).sort_by("id")
+    return pa.concat_tables(ray.get(dataset.materialize().to_arrow_refs())).sort_by("id")
 
 
 def kill_once(flag, at=N // 2):
