@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import plan
+from benchmarks import plan, ray_data
 from benchmarks._architectures import DualEncoder
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -36,6 +36,10 @@ def test_figures_are_those_of_the_benchmark_page():
     cells = zip(counts.split("|")[2:-2], errors.split("|")[2:-2], strict=True)
     assert {int(n): float(error) for n, error in cells} == plan.MEAN_ERRORS
     assert f"| spread | 0.176 | {plan.SMALLEST_SPREAD} |" in page
+    rows = [
+        line for line in (DOCS / "scale_ray.md").read_text().splitlines() if line.startswith(("| fit", "| transform"))
+    ]
+    assert min(float(row.split("|")[-2]) for row in rows) == plan.RATES.ray
 
 
 def test_the_published_operations_are_those_of_the_real_model():
@@ -85,6 +89,14 @@ def test_the_error_of_a_mean_stays_within_its_bounds(rng):
     assert np.sqrt(np.mean(np.square(errors))) <= sqrt(1 / 50)
     assert np.mean(np.array(errors) > plan.bound(50, odds=0.01)) <= 0.01
     assert plan.bound(1e6) == pytest.approx(6.26e-3, rel=1e-2)
+
+
+def test_a_job_that_takes_no_longer_than_its_start_has_no_rate():
+    one, start, long = ray_data.Cost(1.0, 1.0), ray_data.Cost(2.0, 3.0), ray_data.Cost(4.0, 8.0)
+    told = ray_data.table({"fit": {"one process": one, "Ray": start, "start": start}}, 100).splitlines()[-1]
+    assert told == "| fit | 100 | 50 | 2.0 | | |"
+    told = ray_data.table({"fit": {"one process": one, "Ray": long, "start": start}}, 100).splitlines()[-1]
+    assert told == "| fit | 100 | 25 | 2.0 | 50 | 0.20 |"
 
 
 def test_wider_vectors_take_the_cores_longer():

@@ -320,6 +320,8 @@ def test_items_come_to_this_process(cluster, table):
     items = to_items(ray.data.from_arrow([table.slice(0, 200)]).union(ray.data.from_arrow([rest.drop_columns("note")])))
     assert items.encoder == "model@1"
     np.testing.assert_array_equal(items["text"], items_of(table)["text"])
+    with pytest.raises(ValueError, match=r"no column 'image_embedding' \(role 'image'\)"):
+        to_items(ray.data.from_arrow([table, table.drop_columns("image_embedding")]))
     with pytest.raises(ValueError, match="dataset has no row"):
         to_items(ray.data.from_arrow([table.slice(0, 0)]))
 
@@ -349,7 +351,7 @@ def test_the_block_of_the_page_that_makes_vectors_runs_as_written(cluster, table
 
 
 class Letters:
-    """An encoder of texts that counts their letters, and writes down where its model is loaded."""
+    """An encoder of texts that counts their letters, and writes down where its model is loaded, and with which GPUs."""
 
     def __init__(self, folder):
         self.folder, self.loaded = folder, False
@@ -358,7 +360,7 @@ class Letters:
     def fingerprint(self):
         if not self.loaded:
             with open(self.folder / "loads", "a") as loads:
-                loads.write(f"{os.getpid()}\n")
+                loads.write(f"{os.getpid()} {ray.get_gpu_ids()}\n")
         self.loaded = True
         return "letters@1"
 
@@ -374,9 +376,10 @@ def test_each_actor_loads_the_model_once_and_one_that_is_killed_loses_no_row_and
     tables = [pa.table({"id": range(a, a + 25), "t": texts[a : a + 25]}) for a in range(0, 100, 25)]
     encoded = encode(ray.data.from_arrow(tables), Letters(tmp_path), {"text": "t"}, batch_size=10, concurrency=1)
     found = by_id(encoded)
-    loads = (tmp_path / "loads").read_text().split()
+    loads = (tmp_path / "loads").read_text().splitlines()
     assert (tmp_path / "killed").exists()
     assert len(loads) == len(set(loads)) == 2
+    assert all(load.endswith(" [0]") for load in loads)  # the cluster has a GPU, and this encoder does not refuse it
     assert found.column("id").to_pylist() == list(range(100))
     assert found.column("text_embedding").null_count == 14
     expected = Letters(tmp_path).transform(Items({"text": texts}))["text"]
@@ -406,22 +409,25 @@ def png(picture):
     return buffer.getvalue()
 
 
-def test_actors_take_gpus_where_there_are_and_pictures_may_be_tensors(cluster):
-    class Means:
-        device = None
-
-        def transform(self, items):
-            means = [[x.mean(), len(ray.get_gpu_ids())] for x in items["image"]]
-            return Items({"image": np.array(means, np.float32)})
-
-    pictures = [np.full((4, 4 + i, 3), i, np.uint8) for i in range(2)]
-    dataset = ray.data.from_items([{"p": picture} for picture in pictures])
-    found = encode(dataset, Means(), {"image": "p"}).take_all()
-    assert sorted(list(row["image_embedding"]) for row in found) == [[0.0, 1.0], [1.0, 1.0]]
-    assert {row["encoder"] for row in found} == {None}
+def test_actors_take_gpus_where_there_are_and_leave_a_cpu_to_what_reads(cluster):
     assert (_gpus(toy_encoder()), _gpus(toy_encoder(device="cpu"))) == (1, 0)
     assert (_actors(0), _actors(1), _actors(0.25)) == (1, 1, 4)
     assert (_cpus(0, 1), _cpus(0, 5), _cpus(1, 1), _cpus(0.5, 2)) == (None, None, None, 0)  # of two, one has to read
+
+
+@pytest.mark.parametrize("taller", [0, 1])
+def test_pictures_may_be_tensors_of_ray(cluster, taller):
+    class Means:
+        def transform(self, items):
+            return Items({"image": np.array([[x.mean(), x.shape[1]] for x in items["image"]], np.float32)})
+
+    pictures = [np.full((4, 4 + taller * i, 3), i, np.uint8) for i in range(2)]
+    (rows,) = ray.get(
+        ray.data.from_items([{"p": picture} for picture in pictures], override_num_blocks=1).to_arrow_refs()
+    )
+    found = Encoder(Means(), "encoder")(rows, columns={"image": "p"}, id_column=None)
+    assert found.column("image_embedding").to_pylist() == [[0.0, 4.0], [1.0, 4.0 + taller]]
+    assert found.column("encoder").to_pylist() == [None, None]
 
 
 # What is refused before anything is read
@@ -462,6 +468,17 @@ def test_arguments_are_checked_before_the_dataset_is_read(cluster, table):
         encode(dataset, toy_encoder(), {"text": "id"})
     with pytest.raises(ValueError, match="concurrency must be a whole number"):
         encode(dataset, toy_encoder(), {"query": "id"}, concurrency=0)
+    for no_encoder in ("ViT-B-32", Letters):
+        with pytest.raises(TypeError, match=r"encoder must be an encoder, such as OpenCLIPEncoder\(\.\.\.\)"):
+            encode(dataset, no_encoder, {"query": "id"})
+    for amount in ({"num_gpus": float("nan")}, {"num_cpus": -1}, {"num_cpus": "2"}):
+        with pytest.raises(ValueError, match=rf"{next(iter(amount))} must be a number of at least 0"):
+            encode(dataset, toy_encoder(), {"query": "id"}, **amount)
+    for nameless in ({"output": ""}, {"output": 3}, {"calibrator_column": 5}):
+        with pytest.raises(TypeError, match=f"{next(iter(nameless))} must be the name of a column"):
+            transform(dataset, pipeline, **nameless)
+    with pytest.raises(TypeError, match="encoder_column must be the name of a column; got None"):
+        encode(dataset, toy_encoder(), {"query": "id"}, encoder_column=None)
 
 
 # What runs in workers, run here
@@ -574,7 +591,7 @@ class Unloadable(Odd):
 
 def test_a_model_that_cannot_be_loaded_is_told_to_the_driver(cluster):
     with pytest.raises(AttributeError, match="weights of ViT-X"):
-        Encoder(Unloadable(None), "encoder")
+        Encoder(Unloadable(len), "encoder")
     words = ray.data.from_items([{"t": "a"}])
     with pytest.raises(ray.exceptions.RayError, match="weights of ViT-X are not in the cache"):
-        encode(words, Unloadable(None), {"text": "t"}, num_gpus=0, concurrency=1).materialize()
+        encode(words, Unloadable(len), {"text": "t"}, num_gpus=0, concurrency=1).materialize()

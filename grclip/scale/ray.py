@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
+from math import inf
+from numbers import Real
 from typing import Any
 
 from sklearn.frozen import FrozenEstimator
@@ -72,7 +74,7 @@ def encode(
     Raises
     ------
     TypeError
-        If dataset is no Ray dataset, or columns no dict of names.
+        If dataset is no Ray dataset, columns no dict of names, or encoder has no ``transform`` or is a class.
     ValueError
         If a column is not there or a number is out of range. What the encoder refuses is raised where the dataset is
         consumed, by Ray, with the encoder's message in it.
@@ -86,7 +88,8 @@ def encode(
     Notes
     -----
     A worker that dies is replaced, and its batch done again: Ray keeps a batch's output or has none of it. The encoder
-    travels without its model, so each actor needs to have the model's files, or has to download them.
+    travels without its model, so each actor needs to have the model's files, or has to download them. After an error,
+    Ray's actors hold their CPUs and GPUs until Python has let go of the error and has collected garbage.
 
     Examples
     --------
@@ -97,6 +100,9 @@ def encode(
     >>> encoded.write_parquet("embeddings", use_dictionary=False, compression="none")  # doctest: +SKIP
     """
     roles = _check(dataset, columns, id_column, batch_size=batch_size)
+    _check_encoder(encoder)
+    _check_name("encoder_column", encoder_column)
+    _check_amounts(num_cpus=num_cpus, num_gpus=num_gpus)
     _check_new(dataset, [EMBEDDING.format(role) for role in roles], encoder_column)
     gpus = _gpus(encoder) if num_gpus is None else num_gpus
     actors = _actors(gpus) if concurrency is None else check_k(concurrency, name="concurrency")
@@ -231,8 +237,8 @@ def transform(
     Raises
     ------
     TypeError
-        If dataset is no Ray dataset, columns no dict of names, or pipeline begins with an encoder or ends in something
-        else.
+        If dataset is no Ray dataset, columns no dict of names, output or calibrator_column no name, or pipeline begins
+        with an encoder or ends in something else.
     ValueError
         If a column is not there, or output or calibrator_column is there already. What the pipeline refuses (another
         width or encoder, NaN beside numbers, rows without any part) is raised where the dataset is consumed, by Ray,
@@ -260,8 +266,10 @@ def transform(
     >>> vectors.write_parquet("vectors", use_dictionary=False, compression="none")  # doctest: +SKIP
     """
     roles = _check(dataset, _EMBEDDINGS if columns is None else columns, id_column, batch_size=batch_size)
+    _check_name("output", output)
     _check_new(dataset, [output], calibrator_column)
     if calibrator_column is not None:
+        _check_name("calibrator_column", calibrator_column)
         _check_new(dataset, [calibrator_column])
     _check_fuser(pipeline)
     return dataset.map_batches(
@@ -325,6 +333,8 @@ def to_items(
     blocks = [table for table in dataset.iter_batches(batch_format="pyarrow", batch_size=None) if len(table)]
     if not blocks:
         raise ValueError("dataset has no row")
+    for block in blocks:  # where it lacks a column, joining would take all its parts for missing ones
+        check_columns(block.schema, roles)
     table = pa.concat_tables(blocks, promote_options="permissive")
     return Items(parts_of_table(table, roles), encoder=one_name(table, encoder_column))
 
@@ -395,6 +405,28 @@ def _check_new(dataset: Any, names: Sequence[str], beside: str | None = None) ->
     schema = dataset.schema(fetch_if_missing=False)
     if schema is not None:
         check_new(schema, names)
+
+
+def _check_name(argument: str, name: Any) -> None:
+    """That a column to be made gets a name."""
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"{argument} must be the name of a column; got {name!r}")
+
+
+def _check_amounts(**amounts: Any) -> None:
+    """That an actor asks for CPUs and GPUs that there can be."""
+    for argument, amount in amounts.items():
+        if amount is not None and not (isinstance(amount, Real) and 0 <= float(amount) < inf):
+            raise ValueError(f"{argument} must be a number of at least 0, or None; got {amount!r}")
+
+
+def _check_encoder(encoder: Any) -> None:
+    """That there is something to encode with: an encoder, not its name or class."""
+    if isinstance(encoder, type) or not callable(getattr(encoder, "transform", None)):
+        raise TypeError(
+            "encoder must be an encoder, such as OpenCLIPEncoder(...) of grclip.encoders, which has transform; "
+            f"got {encoder!r}"
+        )
 
 
 def _check_fuser(pipeline: Any) -> None:
