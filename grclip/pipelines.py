@@ -89,7 +89,7 @@ def save_pipeline(pipeline: Any, path: str | os.PathLike[str]) -> str:
     >>> list(again.named_steps), again["multimodalfuser"].alpha
     (['modalitygapremover', 'multimodalfuser'], 0.3)
     """
-    steps = _steps(pipeline)
+    steps = fitted_steps(pipeline)
     header, vectors = _state_of(steps)
     for name, step in steps.items():
         state = getattr(step, "random_state", None)
@@ -199,7 +199,7 @@ def pipeline_fingerprint(pipeline: Any) -> str:
     >>> pipeline_fingerprint(remover)
     'grclip@105879f2f1948ae2'
     """
-    return _state_of(_steps(pipeline))[0]["fingerprint"]
+    return _state_of(fitted_steps(pipeline))[0]["fingerprint"]
 
 
 def encoder_fingerprint(pipeline: Any) -> str | None:
@@ -232,11 +232,11 @@ def encoder_fingerprint(pipeline: Any) -> str | None:
     >>> encoder_fingerprint(remover)
     'ViT-B-32/openai'
     """
-    return _common(_steps(pipeline))[1]
+    return _common(fitted_steps(pipeline))[1]
 
 
-def _steps(pipeline: Any) -> dict[str, Step]:
-    """The removers and fusers of a fitted pipeline by name."""
+def fitted_steps(pipeline: Any) -> dict[str, Step]:
+    """The removers and fusers of a fitted pipeline by name, without an encoder in front or a retriever behind."""
     flat = list(_flat("", pipeline))
     named = [(name, step) for name, step in flat if step is not None and step != "passthrough"]
     if len(flat) != 1 or flat[0][0]:

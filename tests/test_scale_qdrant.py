@@ -14,7 +14,7 @@ import pytest
 import qdrant_client
 import qdrant_rest
 import torch
-from conftest import unit
+from conftest import make_mixed, unit
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 from qdrant_grpc import GrpcServer
@@ -172,6 +172,72 @@ def test_many_queries_are_asked_in_several_requests(over_http, server, task, fus
     found = over_http.predict(queries)
     assert server.asked.count(("POST", "/collections/scenes/points/query/batch")) == 3
     np.testing.assert_array_equal(found, exact(fused, task)[1][np.arange(150) % len(task)])
+
+
+# Arrays, which do not know what made them
+
+
+@pytest.fixture
+def wide(rng):
+    """A task of as many numbers a vector as raw ones are told by."""
+    return make_mixed(rng, d=128, dtype=np.float32)
+
+
+def test_raw_arrays_are_no_documents_of_a_pipeline_that_gives_lengths(task, fused):
+    text = np.asarray(task.corpus["text"])
+    raw = text[np.isfinite(text[:, 0])].astype(np.float32)
+    lengths = ", ".join(f"{length:.4g}" for length in sorted(1 / spread for spread in fused[-1].spread_.values()))
+    retriever = QdrantRetriever(pipeline=fused)
+    told = rf"corpus: length 1, where the pipeline makes {lengths}, in 20 rows .*Items\({{'image': ..., 'text': ...}}\)"
+    for X in (raw, torch.from_numpy(raw), raw.astype(np.float16)):
+        for call in (retriever.fit, lambda X: retriever.add(X, range(20))):
+            with pytest.raises(ValueError, match=told):
+                call(X)
+    one_raw = np.asarray(fused.transform(task.corpus)).copy()
+    one_raw[7] = raw[0]
+    with pytest.raises(ValueError, match=r"in 1 row \(7\); an array is taken as fused by this very pipeline"):
+        retriever.fit(one_raw)
+    assert not retriever.client.collection_exists("grclip")
+
+
+def test_arrays_that_are_not_normalised_are_told_by_any_fuser(task, mixed):
+    pipeline = make_pipeline(ModalityGapRemover(), MultimodalFuser()).fit(task)
+    retriever = QdrantRetriever(pipeline=pipeline).fit(task)
+    for call in (retriever.fit, retriever.predict):
+        with pytest.raises(ValueError, match="length 7, where the pipeline makes 1, in 30 rows"):
+            call(7 * np.asarray(task.queries["query"]))
+    with pytest.raises(ValueError, match="corpus: 5 features, where the pipeline makes vectors of 16"):
+        QdrantRetriever(pipeline=pipeline).fit(np.eye(5))
+
+
+@pytest.mark.parametrize("equalize", [False, True])
+def test_raw_unit_rows_are_told_by_their_directions(equalize, wide):
+    task, qrels = wide
+    pipeline = make_pipeline(ModalityGapRemover(), MultimodalFuser(equalize=equalize)).fit(task, qrels)
+    retriever = QdrantRetriever(pipeline=pipeline).fit(task)
+    raw = np.asarray(task.queries["query"])
+    told = "queries: half of the rows or more lie along a mean that the pipeline subtracts, .*'query': "
+    for some in (raw, raw[:1]):
+        with pytest.warns(UserWarning, match=told):
+            retriever.predict(some)
+    if not equalize:
+        image = np.asarray(task.corpus["image"])
+        with pytest.warns(UserWarning, match="corpus: half of the rows or more lie along a mean"):
+            QdrantRetriever(pipeline=pipeline).fit(image[np.isfinite(image[:, 0])])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("equalize", [False, True])
+def test_fused_arrays_pass_and_so_do_documents_that_others_are_to_be_like(equalize, dtype, wide):
+    task, qrels = wide
+    pipeline = make_pipeline(ModalityGapRemover(), MultimodalFuser(equalize=equalize)).fit(task, qrels)
+    vectors = pipeline.transform(task)
+    queries, corpus = (np.asarray(side).astype(dtype) for side in (vectors.queries, vectors.corpus))
+    retriever = QdrantRetriever(pipeline=pipeline, k=3).fit(corpus)
+    np.testing.assert_array_equal(retriever.predict(queries)[:, 0], retriever.predict(task.queries)[:, 0])
+    for row in range(30):
+        retriever.predict(queries[row : row + 1])
+    assert (retriever.predict(corpus) == np.arange(30)[:, None]).any(axis=1).all()
 
 
 # What is stored

@@ -24,6 +24,7 @@ from grclip._kernels import Array, row_norms
 from grclip._validation import check_flag, check_k, check_matrix, check_values, few, remember_width, warn_zero_rows
 from grclip.items import Items, SearchTask, encoder_of, refuse_documents_as_y
 from grclip.pipelines import encoder_fingerprint, pipeline_fingerprint
+from grclip.scale._qdrant_arrays import check_fused
 from grclip.scale._qdrant_collection import Collection, nothing_there
 from grclip.scale._qdrant_points import as_filter, as_rows, names_of, payloads, point_ids
 from grclip.scale._qdrant_server import Fingerprints, is_there, make_client, qdrant
@@ -46,7 +47,7 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         Name of the collection; created at the first fit or add where there is none.
     pipeline : Pipeline, ModalityGapRemover or MultimodalFuser, default=None
         Fitted, and ending in a fuser: what makes vectors of the Items that come in, and whose fingerprint the
-        collection keeps. Arrays are taken as already fused, by this pipeline; see Notes.
+        collection keeps. Embeddings come in as Items: an array is taken as already fused by this pipeline; see Notes.
     k : int, default=10
         Documents to return for each query.
     exact : bool, default=False
@@ -78,7 +79,8 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         If Items come in and there is no pipeline, or one that ends in no fuser.
     ValueError
         If the collection has another distance than dot product or another width, or was written with another encoder
-        or calibrator; if a row holds NaN or inf, or a document is a row of zeros; if k is below 1 or above the
+        or calibrator; if rows of an array have a width or length that ``pipeline`` gives to none; if a row holds NaN
+        or inf, or a document is a row of zeros; if k is below 1 or above the
         number of documents (that the filter leaves); or if a folder is not one of Qdrant that can be opened.
     NotFittedError
         If there is no collection to search.
@@ -90,7 +92,8 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
     Warns
     -----
     UserWarning
-        For queries of zeros, which find all documents alike; and by the client, from 20,000 embedded documents on.
+        For arrays along a mean that ``pipeline`` subtracts, as raw embeddings are; for queries of zeros, which find all
+        documents alike; and by the client, from 20,000 embedded documents on.
 
     See Also
     --------
@@ -100,9 +103,13 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
     Notes
     -----
     **What comes in.** Alone, the retriever takes encoded Items and sends them through ``pipeline``. As the last step of
-    a scikit-learn Pipeline it takes the arrays that the steps before have fused, as ExactRetriever does. Arrays do not
-    know what made them: with ``pipeline`` given as well they are taken to be made by it, and the collection keeps its
-    fingerprint; without, it is noted as unknown, and such a collection and one that knows its calibrator do not mix.
+    a scikit-learn Pipeline it takes the arrays that the steps before have fused, as ExactRetriever does. An array does
+    not know what made it. With ``pipeline`` given as well it is taken to be fused by exactly this pipeline, whose
+    fingerprint the collection keeps; without, the calibrator is noted as unknown, and such a collection and one that
+    knows its calibrator do not mix. Raw embeddings are no such array. They are refused where their lengths tell: fused
+    documents have the length 1 / spread of a kind with ``equalize=True``, else 1. Raw unit rows among the latter, or as
+    queries, are told by their directions alone, for which there is a warning; vectors of fewer than 64 numbers, or of
+    a pipeline that removes no mean, pass.
 
     **State.** What was fitted lies in the collection, not in the instance: one that is only given the place searches
     at once. Pickles hold the place and no client (a QdrantClient that was given is an error), and of ``":memory:"``
@@ -196,7 +203,7 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         Parameters
         ----------
         X : SearchTask, Items or array of shape (n_documents, d)
-            The corpus, or the task whose corpus it is. Items go through the pipeline; arrays are already fused.
+            The corpus, or the task whose corpus it is. Items go through the pipeline; arrays are already fused, by it.
         y : None
             Ignored.
         ids : list of int, UUID or str, default=None
@@ -225,7 +232,7 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         Parameters
         ----------
         X : Items or array of shape (n_documents, d)
-            Documents. Items go through the pipeline; arrays are already fused.
+            Documents. Items go through the pipeline; arrays are already fused, by it.
         ids : list of int, UUID or str
             One a document. Row numbers would start anew in each call, and replace the documents of the one before.
         payload : list of dict, default=None
@@ -273,8 +280,9 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         Parameters
         ----------
         X : SearchTask, Items or array of shape (n_queries, d)
-            Queries. Items go through the pipeline; arrays are already fused. The corpus of a SearchTask is to be what
-            the collection holds, by row numbers: its size and some of its rows are compared.
+            Queries. Items go through the pipeline; arrays are already fused, by it. The corpus of a SearchTask is to be
+            what the collection holds, under row numbers: its size and some of its rows are compared. Where documents
+            have other ids, ask with ``task.queries``, and map the ids that are found to rows to score them.
         k : int, default=None
             Documents to return; None takes that of the retriever.
         filter : dict or qdrant_client.models.Filter, default=None
@@ -295,10 +303,13 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         """
         collection = self._collection(create=False)
         k, condition = check_k(self.k if k is None else k), as_filter(filter)
-        given = self._fused(X.queries if isinstance(X, SearchTask) else X)
+        asked = X.queries if isinstance(X, SearchTask) else X
+        given = self._fused(asked)
         queries = _float32(given)
         zero = check_values("queries", queries, row_norms(queries), allow_missing=False)
         self._check_width(queries.shape[1], collection.open(self._fingerprints(encoder_of(X))))
+        if self.pipeline is not None and not isinstance(asked, Items):
+            check_fused("queries", queries, self.pipeline, queries=True)
         warn_zero_rows({"queries": zero})
         if isinstance(X, SearchTask):
             self._refuse_other_corpus(collection, X.corpus)
@@ -357,6 +368,8 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
                     f"corpus: zeros, or numbers too small to measure, throughout {few(zero)}; they have no direction, "
                     "and Qdrant would rank them above all that is unlike a query: drop these rows"
                 )
+            if self.pipeline is not None and not isinstance(documents, Items):
+                check_fused("corpus", vectors, self.pipeline, queries=False)
         except ValueError as error:
             if start:
                 error.add_note(f"Rows are counted from row {start} of the documents.")
