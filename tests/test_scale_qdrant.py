@@ -35,7 +35,7 @@ from grclip import (
     pipeline_fingerprint,
     save_pipeline,
 )
-from grclip.metrics import retrieval_scorer
+from grclip.metrics import ndcg_score, retrieval_scorer
 from grclip.scale import _qdrant_points, qdrant
 from grclip.scale.qdrant import QdrantRetriever
 
@@ -434,12 +434,39 @@ def test_filters_leave_what_they_say(task, fused):
         np.testing.assert_array_equal(retriever.kneighbors(task.queries, filter=given)[1], expected)
 
 
-def test_a_filter_that_leaves_too_few_says_how_many(task, fused):
-    retriever = QdrantRetriever(pipeline=fused).fit(task, payload=[{"row": i} for i in range(30)])
-    with pytest.raises(ValueError, match="k=3 is larger than what the filter leaves of collection 'grclip', 2 doc"):
-        retriever.kneighbors(task.queries, k=3, filter={"row": [4, 5]})
-    with pytest.raises(ValueError, match="what the filter leaves of collection 'grclip', 0 documents"):
-        retriever.kneighbors(task.queries, filter={"row": 99})
+@pytest.mark.parametrize("place", ["memory", "http"])
+def test_places_for_which_a_filter_leaves_nothing_come_last(place, mixed, fused, server):
+    task, qrels = mixed
+    where = {"memory": ":memory:", "http": server.url}[place]
+    retriever = QdrantRetriever(where, pipeline=fused).fit(task, payload=[{"row": i} for i in range(30)])
+    similarities, rows = retriever.kneighbors(task.queries, k=3, filter={"row": [4, 5]})
+    assert (rows.dtype, similarities.dtype) == (np.int64, np.float64)
+    np.testing.assert_array_equal(np.sort(rows), [[-1, 4, 5]] * 30)
+    np.testing.assert_array_equal(rows[:, 2], -1)
+    np.testing.assert_array_equal(similarities == -np.inf, rows == -1)
+    assert ndcg_score(qrels, rows, k=3, per_query=True)[6] == 0
+    similarities, rows = retriever.kneighbors(task.queries, k=50, filter={"row": 99})
+    assert (rows == -1).all()
+    assert (similarities == -np.inf).all()
+    assert (retriever.kneighbors(task.queries, k=31, filter={})[1][:, 30:] == -1).all()
+    with pytest.raises(ValueError, match="k=31 is larger than collection 'grclip', 30 documents"):
+        retriever.kneighbors(task.queries, k=31)
+    retriever.close()
+
+
+def test_no_document_is_minus_one_among_names_too():
+    retriever = QdrantRetriever(k=2).fit(torch.eye(3), ids=["a", "b", "c"], payload=[{"n": i} for i in range(3)])
+    similarities, names = retriever.kneighbors(torch.eye(3), filter={"n": 1})
+    assert names.tolist() == [["b", -1]] * 3
+    assert similarities[:, 1].tolist() == [-np.inf] * 3
+    assert retriever.kneighbors(torch.eye(3), filter={"n": 7})[1].tolist() == [[-1, -1]] * 3
+
+
+def test_whole_numbers_match_whole_numbers_and_ranges_all():
+    retriever = QdrantRetriever(k=2).fit(np.eye(2), payload=[{"price": 3}, {"price": 3.0}])
+    assert retriever.kneighbors(np.eye(2)[1:], filter={"price": 3})[1].tolist() == [[0, -1]]
+    three = models.FieldCondition(key="price", range=models.Range(gte=3, lte=3))
+    assert retriever.kneighbors(np.eye(2)[1:], filter=models.Filter(must=[three]))[1].tolist() == [[1, 0]]
 
 
 @pytest.mark.parametrize("place", ["memory", "http"])
@@ -670,6 +697,24 @@ def test_an_index_that_misses_documents_is_told_apart_from_k_beyond_the_corpus(o
     )
     with pytest.raises(ValueError, match="a query found 4 of 30 documents in Qdrant's index; ask with exact=True"):
         over_http.predict(task.queries)
+
+
+def test_what_an_index_misses_of_a_filter_is_asked_for_exactly(over_http, server, task, monkeypatch):
+    over_http.fit(task, payload=[{"even": row % 2 == 0} for row in range(30)])
+    expected = over_http.kneighbors(task.queries, k=20, filter={"even": True})
+    batch, asked = server.qdrant.query_batch_points, []
+
+    def missing(name, some):
+        """An index that finds four documents."""
+        asked.append(some[0].params.exact)
+        few = [one if one.params.exact else one.model_copy(update={"limit": 4}) for one in some]
+        return batch(name, few)
+
+    monkeypatch.setattr(server.qdrant, "query_batch_points", missing)
+    for found, whole in zip(over_http.kneighbors(task.queries, k=20, filter={"even": True}), expected, strict=True):
+        np.testing.assert_array_equal(found, whole)
+    assert ((expected[1] == -1).sum(axis=1) == 5).all()
+    assert asked == [False, True]
 
 
 def test_items_need_a_pipeline_that_fuses(task, fused):

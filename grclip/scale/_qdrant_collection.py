@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 from tqdm import tqdm
 
-from grclip.scale._qdrant_points import NAME, found
+from grclip.scale._qdrant_points import NAME, NOTHING, found
 from grclip.scale._qdrant_server import Fingerprints, check_collection, check_version, metadata_of, patiently, qdrant
 
 _QUERIES = 64  # queries in one request, where they are not larger than that may be
@@ -119,7 +120,7 @@ class Collection:
     def search(
         self, queries: Vectors, k: int, condition: Any, *, exact: bool
     ) -> tuple[list[list[float]], list[list[Any]]]:
-        """Scores and ids of the k best documents of each query."""
+        """Scores and ids of the k best documents of each query; a filter may leave fewer, and places with nothing."""
         models, results = qdrant(".models"), []
         asked = {
             "limit": k + _TIES,
@@ -133,17 +134,21 @@ class Collection:
             answers = self._ask(self.client.query_batch_points, self.name, some)
             results += [found(answer.points, k) for answer in answers]
         fewest = min(len(names) for _, names in results)
-        if fewest < k:
-            self._refuse_k(k, condition, fewest)
-        return [scores for scores, _ in results], [names for _, names in results]
+        if fewest < k and condition is None:
+            self._refuse_k(k, fewest)
+        if fewest < k and not exact and fewest < self.count(condition):  # the index missed what the filter leaves
+            return self.search(queries, k, condition, exact=True)
+        return (
+            [scores + [-inf] * (k - len(scores)) for scores, _ in results],
+            [names + [NOTHING] * (k - len(names)) for _, names in results],
+        )
 
-    def _refuse_k(self, k: int, condition: Any, fewest: int) -> None:
+    def _refuse_k(self, k: int, fewest: int) -> None:
         """More documents were asked for than there are, or than an approximate index finds."""
-        count = self.count(condition)
+        count = self.count()
         if count >= k:
             raise ValueError(f"a query found {fewest} of {count} documents in Qdrant's index; ask with exact=True")
-        what = f"what the filter leaves of collection {self.name!r}" if condition else f"collection {self.name!r}"
-        raise ValueError(f"k={k} is larger than {what}, {count} documents; ask for at most that many")
+        raise ValueError(f"k={k} is larger than collection {self.name!r}, {count} documents; ask for at most that many")
 
     def count(self, condition: Any = None) -> int:
         """How many documents there are."""

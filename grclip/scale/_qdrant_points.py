@@ -22,6 +22,9 @@ KIND = "kind"
 NAME = "grclip_id"
 """Payload field of an id that is neither a number nor a UUID."""
 
+NOTHING = -1
+"""In the place of an id, where there is no document; no id is negative."""
+
 _NAMES = uuid5(NAMESPACE_URL, "https://grclip.readthedocs.io/qdrant-ids")
 
 _KEY = r"""([\w-]+|"[^"\\]*")"""

@@ -80,8 +80,8 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
     ValueError
         If the collection has another distance than dot product or another width, or was written with another encoder
         or calibrator; if rows of an array have a width or length that ``pipeline`` gives to none; if a row holds NaN
-        or inf, or a document is a row of zeros; if k is below 1 or above the
-        number of documents (that the filter leaves); or if a folder is not one of Qdrant that can be opened.
+        or inf, or a document is a row of zeros; if k is below 1 or, without a filter, above the number of documents;
+        or if a folder is not one of Qdrant that can be opened.
     NotFittedError
         If there is no collection to search.
     ConnectionError
@@ -287,14 +287,17 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
             Documents to return; None takes that of the retriever.
         filter : dict or qdrant_client.models.Filter, default=None
             Only documents whose fields have these values: ``{"kind": "image", "brand": ["A", "B"]}``. A dot leads into
-            a field (``"size.width"``), unless it stands in quotes (``'"size.width"'``).
+            a field (``"size.width"``), unless it stands in quotes (``'"size.width"'``). Numbers are whole, and match
+            whole numbers alone: what is stored as 3.0 is found by a range of ``models.Filter``, and not by 3.
 
         Returns
         -------
         similarities : ndarray or Tensor of shape (n_queries, k)
-            Dot products, computed in float32; float64 where queries are.
+            Dot products, computed in float32; float64 where queries are. ``-inf`` in places for which a filter leaves
+            no document: these come last.
         ids : ndarray or Tensor of shape (n_queries, k)
-            Ids of the documents: int64 where these are numbers, as rows are; else an array of objects.
+            Ids of the documents: int64 where these are numbers, as rows are; else an array of objects. In either, -1
+            (the number) for no document, as the metrics of `grclip.metrics` take it.
 
         Raises
         ------
