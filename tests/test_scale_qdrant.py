@@ -745,6 +745,8 @@ def test_a_task_whose_corpus_is_another_is_an_error(mixed, fused):
     other = QdrantRetriever(pipeline=fused).fit(task, ids=[f"d{i}" for i in range(30)])
     with pytest.raises(ValueError, match=message):
         other.predict(task)
+    with pytest.raises(ValueError, match=r"task.queries alone .*: map the ids that these find to rows, to score them"):
+        other.predict(task)
     assert other.predict(task.queries)[0, 0].startswith("d")
 
 
@@ -860,7 +862,7 @@ def test_a_pickle_holds_the_place_and_no_client(task, fused, tmp_path):
 def test_a_folder_is_closed_and_opened_again(task, fused, tmp_path):
     retriever = QdrantRetriever(tmp_path, "scenes", fused).fit(task)
     second = QdrantRetriever(str(tmp_path), "scenes", fused)
-    with pytest.raises(RuntimeError, match="already accessed by another instance"):
+    with pytest.raises(RuntimeError, match=r"already accessed by another instance.* Call close\(\) on the retri"):
         second.predict(task.queries)
     assert retriever.close() is retriever
     np.testing.assert_array_equal(second.predict(task.queries), exact(fused, task)[1])

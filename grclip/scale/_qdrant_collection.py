@@ -186,7 +186,7 @@ class Collection:
         if not alike:
             raise ValueError(
                 f"the corpus of the task is not what collection {self.name!r} holds under its row numbers; fit stores "
-                "it, and queries alone search what is there"
+                "it, and task.queries alone search what is there: map the ids that these find to rows, to score them"
             )
 
     def _retrieve(self, points: Sequence[int | str], **options: Any) -> list[Any]:

@@ -83,7 +83,10 @@ def _open_folder(place: str) -> Any:
                 f"{place!r} is no folder of Qdrant, or a broken one ({error!r}); give another (client_or_url), or this "
                 "one from a copy"
             ) from error
-    raise RuntimeError(told)
+    raise RuntimeError(
+        f"{told} Call close() on the retriever or client that has it open, in this process or another, or give all of "
+        "them one client (client_or_url)"
+    )
 
 
 def patiently(request: Callable[[], Answer], place: str, retries: int, backoff: float) -> Answer:

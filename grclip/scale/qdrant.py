@@ -87,7 +87,7 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
     ConnectionError
         If the server stays away; while documents are stored, with how many are there.
     RuntimeError
-        If the server is older than 1.16, or another process has the folder open.
+        If the server is older than 1.16, or the folder is open elsewhere, in this process or another: `close` it.
 
     Warns
     -----
