@@ -332,8 +332,14 @@ def test_the_blocks_of_the_page_on_files_run_one_after_the_other(capsys):
 def test_the_blocks_of_the_qdrant_page_run_one_after_the_other(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     n_blocks, names = run_blocks("scale_qdrant.md")
-    assert n_blocks == 2
-    assert "image+text" in capsys.readouterr().out
+    assert n_blocks == 6
+    first, _, again, between, score, alike = capsys.readouterr().out.splitlines()
+    assert first == f"90 {again}"
+    assert "-1" not in again
+    assert between.count("scene-") == 3
+    assert between.count("-inf") == 2
+    assert float(score) > 0.9
+    assert alike == "True"
     names["retriever"].close()
 
 

@@ -382,6 +382,8 @@ def test_kinds_that_the_user_labelled_arrays_with_are_found_as_they_are(task, fu
     for kind in set(task.corpus.kinds):
         _, rows = retriever.kneighbors(fused.transform(task.queries), filter={"kind": kind})
         assert set(task.corpus.kinds[rows.ravel()]) == {kind}
+    _, rows = retriever.kneighbors(fused.transform(task.queries), filter={"kind": "image+text"})
+    assert set(task.corpus.kinds[rows.ravel()]) == {"text+image"}
     numbers = QdrantRetriever(k=1).fit(np.eye(2), payload=[{"kind": 3}, {"kind": 4}])
     assert numbers.kneighbors(np.eye(2), filter={"kind": 4})[1].tolist() == [[1], [1]]
 

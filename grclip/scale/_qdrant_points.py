@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from itertools import chain, permutations
 from numbers import Integral
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -25,6 +26,8 @@ NAME = "grclip_id"
 NOTHING = -1
 """In the place of an id, where there is no document; no id is negative."""
 
+_PARTS = 4  # parts whose orders are all looked for: 24 names
+
 _NAMES = uuid5(NAMESPACE_URL, "https://grclip.readthedocs.io/qdrant-ids")
 
 _KEY = r"""([\w-]+|"[^"\\]*")"""
@@ -34,6 +37,12 @@ _PATH = re.compile(rf"{_KEY}(\.{_KEY}|\[\d*\])*")
 def kind_of(kind: str) -> str:
     """A set of parts under one name, in whatever order they were given: 'image+text'."""
     return "+".join(sorted(kind.split("+")))
+
+
+def _orders(kind: str) -> list[str]:
+    """A kind under each name that it may be stored by."""
+    parts = kind.split("+")
+    return ["+".join(order) for order in permutations(parts)] if len(parts) <= _PARTS else [kind, kind_of(kind)]
 
 
 def point_ids(names: Sequence[Any]) -> list[int | str]:
@@ -157,7 +166,7 @@ def _condition(models: Any, field: str, value: Any) -> Any:
             "the like pass a qdrant_client.models.Filter"
         )
     if field == KIND and types == {str}:  # as Items name it, or as documents that came as arrays were labelled
-        values = list(dict.fromkeys([*values, *map(kind_of, values)]))
+        values = list(dict.fromkeys(chain.from_iterable(map(_orders, values))))
     match = models.MatchValue(value=values[0]) if len(values) == 1 else models.MatchAny(any=values)
     return models.FieldCondition(key=_path(field), match=match)
 
