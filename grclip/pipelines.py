@@ -246,7 +246,7 @@ def fitted_steps(pipeline: Any) -> dict[str, Step]:
         raise ValueError(f"the pipeline has no {_REMOVER} and no {_FUSER}: nothing was fitted that could be kept")
     steps: dict[str, Step] = {}
     for name, step in named:
-        steps[_free(name or _NAMES[_class_of(step)], steps)] = _fitted(name, step)
+        steps[_free(name or _NAMES[_class_of(step)], steps)] = _fitted(step)
     return steps
 
 
@@ -278,7 +278,8 @@ def _class_of(step: Any) -> str:
     return classes[type(step)]
 
 
-def _fitted(name: str, step: Any) -> Step:
+def _fitted(step: Any) -> Step:
+    """A step that is one to keep, after refusing one that is not fitted, or not as its parameters say."""
     _class_of(step)
     check_is_fitted(step)
     if isinstance(step, MultimodalFuser):
@@ -404,7 +405,7 @@ def _restored(step: Mapping[str, Any], vectors: Mapping[str, NDArray[np.float64]
         fuser.spread_ = _spreads(step["kinds"], vectors["spread"])
         fuser.query_kinds_ = set(map(frozenset, step["query_kinds"]))
         fuser.weighting_ = fuser._weighted_by()
-    return _fitted(step["name"], fuser)
+    return _fitted(fuser)
 
 
 def _spreads(kinds: list[list[str]], values: NDArray[np.float64]) -> dict[frozenset[str], float]:
