@@ -116,7 +116,7 @@ class BaseRetriever(DocLinkMixin, BaseEstimator, ABC):
 
     @abstractmethod
     def _holds(self, corpus: Array) -> bool:
-        """Whether this was fitted on that very array."""
+        """Whether this was fitted on that corpus."""
 
     @abstractmethod
     def _n_documents(self) -> int:

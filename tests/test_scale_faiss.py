@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import re
 import sys
 
 import joblib
@@ -26,6 +27,7 @@ from grclip.scale import faiss as ours
 from grclip.scale.faiss import FaissRetriever
 
 faiss = ours._faiss()
+pytestmark = pytest.mark.filterwarnings("ignore:few rows to train an index on")
 
 
 def draw(rng, n=2000, d=16, queries=20):
@@ -189,8 +191,36 @@ def test_a_task_brings_its_own_corpus(rng):
     )
     assert retriever.index_ is index
     assert retriever.kneighbors(SearchTask(queries, second), k=7)[1].shape == (4, 7)
-    assert retriever._holds(first)
-    assert not retriever._holds(first.copy())
+
+
+@pytest.mark.parametrize("wrap", [np.array, torch.tensor])
+def test_a_corpus_is_told_by_its_values(rng, wrap, monkeypatch):
+    monkeypatch.setattr(ours, "_BLOCK", 7)
+    corpus, queries = wrap(rng.normal(size=(20, 5))), wrap(rng.normal(size=(4, 5)))
+    retriever = FaissRetriever(k=3).fit(corpus)
+    before, built = retriever.predict(queries), FaissRetriever._learn
+    monkeypatch.setattr(FaissRetriever, "_learn", None)  # nothing is built where the corpus is that of fit
+    for same in (corpus, copy.deepcopy(corpus), corpus[:]):
+        np.testing.assert_array_equal(retriever.predict(SearchTask(queries, same)), before)
+    monkeypatch.setattr(FaissRetriever, "_learn", built)
+    for row in (0, 13, 19):
+        changed = copy.deepcopy(corpus)
+        changed[row] *= -100
+        found = retriever.predict(SearchTask(queries, changed))
+        np.testing.assert_array_equal(found, ExactRetriever(k=3).fit(changed).predict(queries))
+    corpus[0] *= 100
+    found = retriever.predict(SearchTask(queries, corpus))
+    np.testing.assert_array_equal(found, ExactRetriever(k=3).fit(corpus).predict(queries))
+    np.testing.assert_array_equal(retriever.predict(queries), before)
+
+
+def test_a_pipeline_builds_one_index_for_a_task(mixed, monkeypatch):
+    task, qrels = mixed
+    search = make_pipeline(ModalityGapRemover(), MultimodalFuser(equalize=True), FaissRetriever()).fit(task, qrels)
+    expected = search.predict(task.queries)
+    monkeypatch.setattr(FaissRetriever, "_learn", None)
+    np.testing.assert_array_equal(search.predict(task), expected)
+    np.testing.assert_array_equal(search.predict(task[3:5]), expected[3:5])
 
 
 @pytest.mark.parametrize("layout", ["read-only", "f", "step", "back", "big-endian"])
@@ -215,7 +245,7 @@ def test_an_index_is_kept_in_files(index, rng, tmp_path):
         for a, b in zip(loaded.kneighbors(queries), expected, strict=True):
             np.testing.assert_array_equal(a, b)
         assert loaded.get_params() == retriever.get_params()
-        assert not loaded._holds(corpus)
+        assert loaded._holds(corpus)
     fresh = clone(retriever)
     assert fresh.get_params() == retriever.get_params()
     with pytest.raises(NotFittedError):
@@ -292,6 +322,11 @@ def test_faiss_uses_no_more_threads_than_torch_may(rng, monkeypatch):
         ({"k": 51}, ValueError, "k=51 is larger than the corpus, which has 50 rows"),
         ({"index_factory": None}, TypeError, "index_factory must be a str such as 'Flat' or 'HNSW32'; got None"),
         (
+            {"index_factory": faiss.IndexFlatIP(8)},
+            TypeError,
+            r"an index that holds raw vectors already is asked through grclip\.retrofit\.retrofit_search",
+        ),
+        (
             {"index_factory": "Nonsense"},
             ValueError,
             "'Nonsense' makes no index .* Faiss says: could not parse index string",
@@ -345,6 +380,40 @@ def test_a_ratio_may_be_broken(rng):
     options = {"index_factory": "PQ4x4,RFlat", "search_parameters": {"k_factor_rf": 1.5}}
     assert FaissRetriever(**options).fit(corpus).predict(queries).shape == (20, 10)
     assert FaissRetriever(index_factory="HNSW10", search_parameters={"efSearch": np.float32(20)}).fit(corpus)
+
+
+@pytest.mark.parametrize(
+    ("index", "asked"),
+    [
+        ("IVF16,PQ4np", 9984),
+        ("PQ4x4,RFlat", 624),
+        ("OPQ2,IVF4,PQ2x4", 9984),
+        ("OPQ2,PQ2x4,RFlat", 9984),
+        ("IVF4,PQ4x4fs", 624),
+        ("RQ2x4", 624),
+    ],
+)
+def test_few_rows_to_train_on_are_said_once_and_change_nothing(index, asked, rng, capfd):
+    corpus, _ = draw(rng, n=300)
+    plain = faiss.index_factory(16, index, faiss.METRIC_INNER_PRODUCT)
+    plain.train(corpus)
+    plain.add(corpus)
+    assert "please provide at least" in capfd.readouterr().err
+    told = re.escape(f"index_factory={index!r} asks for {asked}, and gets 300; ")
+    with pytest.warns(UserWarning, match=f"few rows to train an index on: {told}.*, or index more documents") as said:
+        retriever = FaissRetriever(index_factory=index).fit(corpus)
+    assert len(said) == 1
+    assert capfd.readouterr().err == ""
+    np.testing.assert_array_equal(faiss.serialize_index(retriever.index_), faiss.serialize_index(plain))
+    with pytest.warns(UserWarning, match="and gets 256; .*, or raise training_size"):
+        FaissRetriever(index_factory=index, training_size=256).fit(corpus)
+
+
+@pytest.mark.filterwarnings("error")
+def test_enough_rows_to_train_on_are_not_warned_of(rng):
+    corpus, _ = draw(rng, n=700)
+    for index in ("IVF16,Flat", "PQ4x4", "SQ8", "HNSW8", "Flat"):
+        FaissRetriever(index_factory=index).fit(corpus)
 
 
 def test_wrong_search_parameters_after_fit(rng):

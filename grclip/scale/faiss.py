@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
-import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
@@ -19,7 +19,7 @@ from torch import Tensor
 from grclip._kernels import Array, as_tensor, dtype_of, norm_limits, row_blocks, row_norms
 from grclip._optional import optional_import
 from grclip._retriever import BaseRetriever
-from grclip._validation import check_k, few
+from grclip._validation import check_k, few, warn
 
 __all__ = ["FaissRetriever"]
 
@@ -45,8 +45,10 @@ class FaissRetriever(BaseRetriever):
     k : int, default=10
         Documents to return for each query.
     index_factory : str, default="Flat"
-        The index, as ``faiss.index_factory`` describes it: ``"Flat"``, ``"IVF1024,Flat"``, ``"IVF4096,PQ64"``,
-        ``"HNSW32"``, ``"OPQ64,IVF4096,PQ64"``, ... It always ranks by inner product.
+        The index, as ``faiss.index_factory`` describes it: ``"Flat"``, ``"IVF1024,Flat"``, ``"HNSW32"``,
+        ``"OPQ64,IVF4096,PQ64np"``, ... It always ranks by inner product. Refused are those that cannot
+        (``LSH``, ``IMI``, graphs of compressed vectors), ``NSG``, ``IDMap``, ``L2norm`` and ``SQ8_direct``. ``PQ64np``
+        leaves out an ordering of codes that takes most of the training of ``PQ64``, and finds the same.
     search_parameters : dict of str to number, default=None
         What a search may spend: ``{"nprobe": 16}`` for inverted lists, ``{"efSearch": 128}`` for graphs, or any other
         name that ``faiss.ParameterSpace`` knows. They can be changed after fit (`set_params`); one that is left out
@@ -78,7 +80,8 @@ class FaissRetriever(BaseRetriever):
     Warns
     -----
     UserWarning
-        For rows of zeros, which have no direction: they rank last, with similarity ``-inf``.
+        For rows of zeros, which have no direction: they rank last, with similarity ``-inf``; and for an index that is
+        trained on fewer rows than Faiss asks for.
 
     See Also
     --------
@@ -100,8 +103,9 @@ class FaissRetriever(BaseRetriever):
 
     Faiss uses as many threads as torch does here, if it may use as many. Inverted lists and codes are the same at every
     fit; a graph that several threads build may differ from fit to fit. A SearchTask with another corpus than that of
-    fit has an index built for it at each call. Pickles hold the index as ``faiss.serialize_index`` writes it, and need
-    Faiss to be loaded.
+    fit has an index built for it at each call. A hash of the values, for which they are read once, tells whether it is
+    another: one changed in place since is, and a copy is not. Queries alone are searched in the index as it was built.
+    Pickles hold the index as ``faiss.serialize_index`` writes it, and need Faiss to be loaded.
 
     Examples
     --------
@@ -132,7 +136,10 @@ class FaissRetriever(BaseRetriever):
 
     def _check_parameters(self) -> None:
         if not isinstance(self.index_factory, str):
-            raise TypeError(f"index_factory must be a str such as 'Flat' or 'HNSW32'; got {self.index_factory!r}")
+            raise TypeError(
+                f"index_factory must be a str such as 'Flat' or 'HNSW32'; got {self.index_factory!r} (an index that "
+                "holds raw vectors already is asked through grclip.retrofit.retrofit_search)"
+            )
         for part, why in _REFUSED.items():
             if part in self.index_factory:
                 raise ValueError(f"index_factory={self.index_factory!r} {why}")
@@ -172,11 +179,15 @@ class FaissRetriever(BaseRetriever):
         if len(zero) < corpus.shape[0]:
             with _threads(library), self._errors(corpus):
                 if not index.is_trained:
-                    index.train(_float32(corpus, self._sample(corpus, kept)))
+                    drawn = self._sample(corpus, kept)
+                    with _rotations(library, index) as quantizers:
+                        clusterings = [*_clusterings(library, index), *((x.cp, x.ksub) for x in quantizers)]
+                        self._warn_of_few(clusterings, len(drawn), corpus.shape[0])
+                        index.train(_float32(corpus, drawn))
                 _make_room(library, index, corpus.shape[0] - len(zero))
                 for rows in _blocks(corpus, kept):
                     index.add(_float32(corpus, rows))
-        return {"index_": index, "_kept": kept, "_zero_rows": zero, "_corpus": weakref.ref(corpus)}
+        return {"index_": index, "_kept": kept, "_zero_rows": zero, "_content": _content(corpus)}
 
     @contextmanager
     def _errors(self, corpus: Array) -> Iterator[None]:
@@ -200,6 +211,19 @@ class FaissRetriever(BaseRetriever):
             return rows
         drawn = check_random_state(self.random_state).choice(len(rows), self.training_size, replace=False)
         return rows[np.sort(drawn)]
+
+    def _warn_of_few(self, clusterings: list[tuple[Any, int]], n: int, n_documents: int) -> None:
+        """Say once what Faiss prints for each of its clusterings, of which codes have dozens."""
+        least = max((n_centroids for _, n_centroids in clusterings), default=0)  # with fewer, Faiss raises
+        asked = max((n_centroids * x.min_points_per_centroid for x, n_centroids in clusterings), default=0)
+        for parameters, _ in clusterings:
+            parameters.min_points_per_centroid = 1  # which decides nothing but what is printed
+        if least <= n < asked:
+            more = "raise training_size" if self.training_size < n_documents else "index more documents"
+            warn(
+                f"few rows to train an index on: index_factory={self.index_factory!r} asks for {asked}, and gets {n}; "
+                f"what it finds may be poor: choose fewer lists or shorter codes (such as PQ16x4), or {more}"
+            )
 
     def _set(self, library: Any, index: Any) -> None:
         """Give the index its search parameters."""
@@ -232,7 +256,8 @@ class FaissRetriever(BaseRetriever):
         return first, then
 
     def _holds(self, corpus: Array) -> bool:
-        return self._corpus is not None and self._corpus() is corpus
+        known = isinstance(corpus, np.ndarray | Tensor) and self._content[:-1] == _outside(corpus)
+        return known and self._content == _content(corpus)
 
     def _n_documents(self) -> int:
         return int(self.index_.ntotal) + len(self._zero_rows)
@@ -251,10 +276,10 @@ class FaissRetriever(BaseRetriever):
         return zero, largest
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state to pickle: the index as Faiss writes it, and no tie to the corpus in memory."""
+        """The state to pickle: the index as Faiss writes it."""
         state = super().__getstate__()
         if "index_" in state:
-            state = {**state, "index_": _faiss().serialize_index(self.index_), "_corpus": None}
+            state = {**state, "index_": _faiss().serialize_index(self.index_)}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -279,6 +304,50 @@ def _threads(library: Any) -> Iterator[None]:
         yield
     finally:
         library.omp_set_num_threads(before)
+
+
+def _clusterings(library: Any, index: Any) -> Iterator[tuple[Any, int]]:
+    """The parameters of each clustering that training an index takes, and its number of centroids."""
+    index = library.downcast_index(index)
+    if hasattr(index, "cp"):
+        yield index.cp, index.nlist
+    if hasattr(index, "pq"):
+        yield index.pq.cp, index.pq.ksub
+    if hasattr(index, "rq"):
+        yield index.rq.cp, 1 << index.rq.nbits.at(0)
+    for name in ("index", "base_index", "quantizer"):
+        if getattr(index, name, None) is not None:
+            yield from _clusterings(library, getattr(index, name))
+
+
+@contextmanager
+def _rotations(library: Any, index: Any) -> Iterator[list[Any]]:
+    """The quantizers that rotations (OPQ) are trained with, lent to them, as their own are out of reach."""
+    inner = library.downcast_index(index.base_index) if isinstance(index, library.IndexRefine) else index
+    chain = inner.chain if isinstance(inner, library.IndexPreTransform) else None
+    steps = [library.downcast_VectorTransform(chain.at(i)) for i in range(chain.size())] if chain else []
+    steps = [step for step in steps if isinstance(step, library.OPQMatrix)]
+    lent = [library.ProductQuantizer(step.d_out, step.M, 8) for step in steps]
+    for step, quantizer in zip(steps, lent, strict=True):
+        step.pq = quantizer
+    try:
+        yield lent
+    finally:
+        for step in steps:
+            step.pq = None
+
+
+def _outside(corpus: Array) -> tuple[Any, ...]:
+    """What tells corpora apart without a look at their values."""
+    return tuple(corpus.shape), str(corpus.dtype)
+
+
+def _content(corpus: Array) -> tuple[Any, ...]:
+    """What tells corpora apart, a hash of their values as Faiss takes them included."""
+    values = hashlib.sha256()
+    for rows in row_blocks(corpus, _BLOCK):
+        values.update(_float32(corpus, rows).data)
+    return *_outside(corpus), values.hexdigest()
 
 
 def _make_room(library: Any, index: Any, n: int) -> None:
