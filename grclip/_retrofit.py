@@ -1,4 +1,4 @@
-"""The arithmetic of calibrated scores from raw dot products, in the terms of the proof in docs/scale_faiss.md.
+"""The arithmetic of calibrated scores from raw dot products, in the terms of the proof in docs/scale_retrofit.md.
 
 With unit vectors q and d, means m and n, and a spread s, the score is ``(q . d - q . n - m . d + m . n) / |q - m|``
 times ``1 / (|d - n| s)``. `measure` and `inverse` make what is stored of a document: ``m . d`` (shift) and the last

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grclip._fuse import name_kinds
-from grclip._kernels import as_tensor
+from grclip._kernels import Array, as_tensor
 from grclip._validation import check_embeddings, few
 from grclip.fusion import MultimodalFuser
 from grclip.gap import ModalityGapRemover
+
+Search = Callable[[Array, int], tuple[Any, Any]]
 
 _LARGEST = 2.0  # no product of unit vectors, and more than a compressed index makes of one
 
@@ -91,10 +93,48 @@ def check_used(role: str, products: Tensor, used: Tensor, start: int, *, normali
         )
 
 
+def check_searches(searches: Any, names: NDArray[np.str_], counts: NDArray[np.intp]) -> dict[str, tuple[int, Search]]:
+    """By kind, how many documents there are and the search for them; a kind is left out by None alone."""
+    if not isinstance(searches, Mapping):
+        raise TypeError(f"searches must be a dict with a function for each kind of document; got {searches!r}")
+    there: dict[str, int] = {}
+    for name, count in zip(names.tolist(), counts.tolist(), strict=True):
+        there[_in_order(name)] = there.get(_in_order(name), 0) + count
+    given: dict[str, str] = {}
+    for kind, search in searches.items():
+        known = _in_order(kind) if isinstance(kind, str) else ""
+        if not there.get(known):
+            raise ValueError(
+                f"searches name the kind {kind!r}, but documents are {', '.join(sorted(names[counts > 0]))}"
+            )
+        if known in given:
+            raise ValueError(f"searches name one kind twice: {given[known]!r} and {kind!r}")
+        if search is not None and not callable(search):
+            raise TypeError(f"the search of kind {kind!r} must be a function search(vectors, n); got {search!r}")
+        given[known] = kind
+    unnamed = [code for code in np.flatnonzero(counts) if _in_order(str(names[code])) not in given]
+    left = [f"{names[code]} ({counts[code]:,})" for code in unnamed]
+    if left:
+        raise ValueError(
+            f"searches lack kinds of documents, which would never be found: {', '.join(left)}; give each a search, or "
+            "None to leave it out on purpose"
+        )
+    kept = {kind: (there[known], searches[kind]) for known, kind in given.items() if searches[kind] is not None}
+    if not kept:
+        raise ValueError("searches leave out every kind of document; give one of them a search")
+    return kept
+
+
+def _in_order(kind: str) -> str:
+    """The name of a kind whatever the order of its roles."""
+    return "+".join(sorted(kind.split("+")))
+
+
 def check_found(kind: str, rows: NDArray[np.int64], kinds: NDArray[np.int64], names: NDArray[np.str_]) -> None:
     """That a search returned documents of its kind, each once."""
+    own = np.array([_in_order(name) == _in_order(kind) for name in names])
     inside = rows[rows >= 0]
-    strange = inside[names[kinds[inside]] != kind]
+    strange = inside[~own[kinds[inside]]]
     if len(strange):
         raise ValueError(
             f"the search of kind {kind!r} returned {few(np.unique(strange))} of the terms, of kind "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,14 +15,12 @@ from torch import Tensor
 from grclip._fuse import check_kinds, kind_weights, kinds_of
 from grclip._kernels import Array, as_tensor, dtype_of
 from grclip._retrofit import Asking, best, codes_of, inverse, measure, scores_of, steps_of
-from grclip._retrofit_checks import check_found, check_products, check_query_role, check_rows
+from grclip._retrofit_checks import Search, check_found, check_products, check_query_role, check_rows, check_searches
 from grclip._validation import check_k, check_width, refuse_other_encoder, warn_zero_rows
 from grclip.items import Items, parts_of
 from grclip.pipelines import pipeline_fingerprint
 
 __all__ = ["RetrofitTerms", "retrofit_scores", "retrofit_search", "retrofit_terms"]
-
-Search = Callable[[Array, int], tuple[Any, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,7 +261,7 @@ def retrofit_scores(
 
 
 def retrofit_search(
-    searches: Mapping[str, Search],
+    searches: Mapping[str, Search | None],
     pipeline: Pipeline,
     queries: Items,
     terms: RetrofitTerms,
@@ -278,11 +276,11 @@ def retrofit_search(
 
     Parameters
     ----------
-    searches : dict of str to callable
-        For each kind of document (``"text"``, ``"image"``, ``"text+image"``; see `Items.kinds`) a function
-        ``search(vectors, n)`` that asks an index of its raw vectors. It returns products and document rows, rows of
-        `terms`, each of shape (n_queries, n or fewer), -1 where nothing was found; for a kind of several parts a dict
-        with the products of each role. Documents of a kind that is left out are not found.
+    searches : dict of str to callable, or None
+        For each kind of document (``"text"``, ``"image"``, ``"text+image"`` or ``"image+text"``; see `Items.kinds`) a
+        function ``search(vectors, n)`` that asks an index of its raw vectors. It returns products and document rows,
+        rows of `terms`, each of shape (n_queries, n or fewer), -1 where nothing was found; for a kind of several parts
+        a dict with the products of each role. None in the place of a function leaves the documents of that kind out.
     pipeline : Pipeline
         That of the terms.
     queries : Items
@@ -307,7 +305,8 @@ def retrofit_search(
     Raises
     ------
     TypeError, ValueError
-        If a search returns documents that are not of its kind, or one twice, and as `retrofit_scores`.
+        If searches lack a kind that documents have, or one returns documents that are not of its kind, or one twice;
+        and as `retrofit_scores`.
 
     See Also
     --------
@@ -335,17 +334,10 @@ def retrofit_search(
     exact = Asking.of(remover, fuser, queries, terms.roles, _role_of(terms, asked)).vectors
     given = next(iter(parts_of(queries).values()))
     vectors = exact.to(given.device, given.dtype) if isinstance(given, Tensor) else exact.numpy().astype(given.dtype)
-    if not isinstance(searches, Mapping):
-        raise TypeError(f"searches must be a dict with a function for each kind of document; got {searches!r}")
     found, names = [], _kind_names(terms.roles)
     kinds = terms.codes & (len(names) - 1)
     counts = np.bincount(kinds, minlength=len(names))
-    for kind, search in searches.items():
-        n_documents = int(counts[names == kind].sum())
-        if not n_documents:
-            raise ValueError(
-                f"searches name the kind {kind!r}, but documents are {', '.join(sorted(names[counts > 0]))}"
-            )
+    for kind, (n_documents, search) in check_searches(searches, names, counts).items():
         answer = search(vectors, min(candidates, n_documents))
         if not isinstance(answer, tuple | list) or len(answer) != 2:
             raise TypeError(f"the search of kind {kind!r} must return products and rows; got {type(answer).__name__}")
@@ -357,8 +349,6 @@ def retrofit_search(
             continue
         scores = retrofit_scores(products, pipeline, queries, terms, rows=rows, asked=asked)
         found.append((as_tensor(scores).cpu().numpy(), rows))
-    if not found:
-        raise ValueError("searches is empty; expected a search for each kind of document")
     columns = [np.concatenate(column, axis=1) for column in zip(*found, strict=True)]
     scores, rows = best(columns[0], columns[1], k)
     if isinstance(given, Tensor):

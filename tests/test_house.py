@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import numpydoc.docscrape
 import numpydoc.validate
 import pytest
@@ -358,8 +359,29 @@ def test_the_blocks_of_the_diagnostics_page_run_one_after_the_other(capsys, tmp_
 def test_the_blocks_of_the_faiss_page_run_one_after_the_other(capsys):
     n_blocks, names = run_blocks("scale_faiss.md")
     assert n_blocks == 3
-    assert "True" in capsys.readouterr().out
-    assert names["rows"].shape == (200, 10)
+    assert f"{names['tried'].best_params_}" in capsys.readouterr().out
+    vectors, merged = names["vectors"], names["merged"]
+    exact = grclip.ExactRetriever().fit(vectors).predict(vectors)
+    assert merged.shape == (200, 10)
+    assert np.mean([len(set(a) & set(b)) for a, b in zip(merged, exact, strict=True)]) > 5
+
+
+def test_the_blocks_of_the_retrofit_page_run_one_after_the_other(capsys):
+    n_blocks, names = run_blocks("scale_retrofit.md")
+    assert n_blocks == 4
+    printed = capsys.readouterr().out
+    assert "scores as calibrated: True" in printed
+    assert float(re.search(r"places as in exact search: (\S+)", printed)[1]) > 0.99
+    assert set(names["terms"].kinds[names["rows"]].ravel()) == {"text", "image", "text+image"}
+
+
+@pytest.mark.parametrize("page", ["scale_faiss.md", "scale_retrofit.md"])
+def test_blocks_of_these_pages_are_not_cut_and_each_has_one_title(page):
+    text = (ROOT / "docs" / page).read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert max(len(line) for block in blocks for line in block.splitlines()) <= 85
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    assert len(re.findall(r"^# ", prose, re.MULTILINE)) == 1
 
 
 def test_the_readme_has_two_commands():

@@ -278,11 +278,13 @@ def test_a_search_that_finds_nothing_leaves_the_others(mixed):
     pipeline = calibrated().fit(task, qrels)
     terms, searches = retrofit_terms(pipeline, task.corpus), by_kind(task)
     nothing = {"image": lambda vectors, n: (np.empty((30, 0)), np.empty((30, 0), dtype=int))}
-    expected = retrofit_search({"text": searches["text"]}, pipeline, task.queries, terms)
-    found = retrofit_search({"text": searches["text"], **nothing}, pipeline, task.queries, terms)
+    alone = {"text": searches["text"], "text+image": None}
+    expected = retrofit_search({**alone, "image": None}, pipeline, task.queries, terms)
+    found = retrofit_search({**alone, **nothing}, pipeline, task.queries, terms)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b)
-    scores, rows = retrofit_search(nothing, pipeline, task.queries, terms, k=3)
+    rest = {"text": None, "text+image": None}
+    scores, rows = retrofit_search({**nothing, **rest}, pipeline, task.queries, terms, k=3)
     assert np.isneginf(scores).all()
     assert (rows == -1).all()
 
@@ -459,6 +461,45 @@ def test_two_stages_on_real_embeddings(real_clip):
         assert abs(scores[0] - exact) > abs(scores[-1] - exact)
 
 
+def test_no_kind_of_document_is_left_out_but_on_purpose(mixed):
+    task, qrels = mixed
+    pipeline = calibrated().fit(task, qrels)
+    terms, searches = retrofit_terms(pipeline, task.corpus), by_kind(task)
+    message = (
+        r"searches lack kinds of documents, which .*: text\+image \(10\); give each a search, or None to leave it out"
+    )
+    both = searches.pop("text+image")
+    with pytest.raises(ValueError, match=message):
+        retrofit_search(searches, pipeline, task.queries, terms)
+    with pytest.raises(ValueError, match=r": image \(10\), text\+image \(10\); give each"):
+        retrofit_search({"text": searches["text"]}, pipeline, task.queries, terms)
+    _, rows = retrofit_search({**searches, "text+image": None}, pipeline, task.queries, terms, k=30)
+    assert sorted(set(terms.kinds[rows[rows >= 0]])) == ["image", "text"]
+    expected = retrofit_search({**searches, "text+image": both}, pipeline, task.queries, terms)
+    found = retrofit_search({**searches, "image+text": both}, pipeline, task.queries, terms)  # as Qdrant names it
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match=r"searches name one kind twice: 'text\+image' and 'image\+text'"):
+        retrofit_search({**searches, "text+image": both, "image+text": both}, pipeline, task.queries, terms)
+
+
+def test_a_role_may_have_the_name_of_a_kind(rng):
+    """As of parts that an encoder took together; beside the parts alone, two kinds have one name and one search."""
+    query, *parts = unit(rng.normal(size=(4, 12, 16)))
+    for r, part in enumerate(parts):
+        part[np.arange(12) % 2 == (r > 0)] = np.nan
+    names = ("text+image", "text", "image")
+    task = SearchTask(Items({"query": query}), Items(dict(zip(names, parts, strict=True))))
+    pipeline = calibrated().fit(task)
+    terms, products = retrofit_terms(pipeline, task.corpus), raw_products(task)
+    assert set(terms.kinds) == {"text+image"}
+    asked = {"image+text": lambda vectors, n: (products, np.tile(np.arange(12), (12, 1)))}
+    scores, rows = retrofit_search(asked, pipeline, task.queries, terms, k=12)
+    expected = retrofit_scores(products, pipeline, task.queries, terms)
+    np.testing.assert_array_equal(scores, -np.sort(-expected, axis=1))
+    assert (np.sort(rows, axis=1) == np.arange(12)).all()
+
+
 def test_tensors_in_tensors_out(mixed):
     task, qrels = mixed
     pipeline = calibrated().fit(task, qrels)
@@ -558,11 +599,16 @@ def test_wrong_searches(mixed):
     pipeline = calibrated().fit(task, qrels)
     terms, searches = retrofit_terms(pipeline, task.corpus), by_kind(task)
 
-    def search(searches, **options):
-        return retrofit_search(searches, pipeline, task.queries, terms, **options)
+    def search(some, **options):
+        given = some if callable(some) else {**dict.fromkeys(searches), **some}
+        return retrofit_search(given, pipeline, task.queries, terms, **options)
 
-    with pytest.raises(ValueError, match="searches is empty"):
+    with pytest.raises(ValueError, match="searches leave out every kind of document"):
         search({})
+    with pytest.raises(
+        TypeError, match=r"the search of kind 'text' must be a function search\(vectors, n\); got array"
+    ):
+        search({"text": np.eye(3)})
     with pytest.raises(ValueError, match=r"searches name the kind 'audio', but documents are image, text, text.image"):
         search({"audio": searches["text"]})
     with pytest.raises(
