@@ -342,7 +342,7 @@ def test_faiss_uses_no_more_threads_than_torch_may(rng, monkeypatch):
         ({"index_factory": "SQ8_direct"}, ValueError, "takes numbers for whole ones of a byte, .*: choose SQ8"),
         ({"index_factory": "NSG2"}, ValueError, "a graph that may never be finished .*: choose HNSW"),
         ({"index_factory": "IVF1000000000,Flat"}, MemoryError, "which takes more memory than there is; choose a sm"),
-        ({"index_factory": "LSH"}, ValueError, "index_factory='LSH'"),
+        ({"index_factory": "LSH"}, ValueError, "compares signs, and does not rank by inner product: choose SQ4 or PQ"),
         ({"index_factory": "HNSW8,PQ4"}, ValueError, "does not rank by inner product: choose another index"),
         ({"search_parameters": {"nprobe": 4}}, ValueError, "name 'nprobe', which the index 'Flat' does not have"),
         (

@@ -28,6 +28,7 @@ _REFUSED = {
     "L2norm": "normalises vectors, whose length may carry the scale of their kind: leave L2norm out",
     "IDMap": "numbers documents by ids that are given to it, and here rows are the ids: leave IDMap out",
     "_direct": "takes numbers for whole ones of a byte, which embeddings are not: choose SQ8",
+    "LSH": "compares signs, and does not rank by inner product: choose SQ4 or PQ",
     "NSG": "builds a graph that may never be finished where inner products rank: choose HNSW",
 }
 _MANY = 2**31  # parameters of Faiss are ints
