@@ -387,8 +387,7 @@ def test_a_ratio_may_be_broken(rng):
     [
         ("IVF16,PQ4np", 9984),
         ("PQ4x4,RFlat", 624),
-        ("OPQ2,IVF4,PQ2x4", 9984),
-        ("OPQ2,PQ2x4,RFlat", 9984),
+        ("PCA8,IVF4,PQ2x4", 624),
         ("IVF4,PQ4x4fs", 624),
         ("RQ2x4", 624),
     ],

@@ -181,10 +181,8 @@ class FaissRetriever(BaseRetriever):
             with _threads(library), self._errors(corpus):
                 if not index.is_trained:
                     drawn = self._sample(corpus, kept)
-                    with _rotations(library, index) as quantizers:
-                        clusterings = [*_clusterings(library, index), *((x.cp, x.ksub) for x in quantizers)]
-                        self._warn_of_few(clusterings, len(drawn), corpus.shape[0])
-                        index.train(_float32(corpus, drawn))
+                    self._warn_of_few(list(_clusterings(library, index)), len(drawn), corpus.shape[0])
+                    index.train(_float32(corpus, drawn))
                 _make_room(library, index, corpus.shape[0] - len(zero))
                 for rows in _blocks(corpus, kept):
                     index.add(_float32(corpus, rows))
@@ -214,7 +212,7 @@ class FaissRetriever(BaseRetriever):
         return rows[np.sort(drawn)]
 
     def _warn_of_few(self, clusterings: list[tuple[Any, int]], n: int, n_documents: int) -> None:
-        """Say once what Faiss prints for each of its clusterings, of which codes have dozens."""
+        """Say once what Faiss prints for each of its clusterings, of which codes have dozens; OPQ goes on printing."""
         least = max((n_centroids for _, n_centroids in clusterings), default=0)  # with fewer, Faiss raises
         asked = max((n_centroids * x.min_points_per_centroid for x, n_centroids in clusterings), default=0)
         for parameters, _ in clusterings:
@@ -319,23 +317,6 @@ def _clusterings(library: Any, index: Any) -> Iterator[tuple[Any, int]]:
     for name in ("index", "base_index", "quantizer"):
         if getattr(index, name, None) is not None:
             yield from _clusterings(library, getattr(index, name))
-
-
-@contextmanager
-def _rotations(library: Any, index: Any) -> Iterator[list[Any]]:
-    """The quantizers that rotations (OPQ) are trained with, lent to them, as their own are out of reach."""
-    inner = library.downcast_index(index.base_index) if isinstance(index, library.IndexRefine) else index
-    chain = inner.chain if isinstance(inner, library.IndexPreTransform) else None
-    steps = [library.downcast_VectorTransform(chain.at(i)) for i in range(chain.size())] if chain else []
-    steps = [step for step in steps if isinstance(step, library.OPQMatrix)]
-    lent = [library.ProductQuantizer(step.d_out, step.M, 8) for step in steps]
-    for step, quantizer in zip(steps, lent, strict=True):
-        step.pq = quantizer
-    try:
-        yield lent
-    finally:
-        for step in steps:
-            step.pq = None
 
 
 def _outside(corpus: Array) -> tuple[Any, ...]:
