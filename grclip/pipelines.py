@@ -237,7 +237,7 @@ def encoder_fingerprint(pipeline: Any) -> str | None:
 
 def fitted_steps(pipeline: Any) -> dict[str, Step]:
     """The removers and fusers of a fitted pipeline by name, without an encoder in front or a retriever behind."""
-    flat = list(_flat("", pipeline))
+    flat = list(flat_steps("", pipeline))
     named = [(name, step) for name, step in flat if step is not None and step != "passthrough"]
     if len(flat) != 1 or flat[0][0]:
         named = named[1:] if named and hasattr(type(named[0][1]), "fingerprint") else named
@@ -250,13 +250,13 @@ def fitted_steps(pipeline: Any) -> dict[str, Step]:
     return steps
 
 
-def _flat(name: str, step: Any) -> Iterator[tuple[str, Any]]:
+def flat_steps(name: str, step: Any) -> Iterator[tuple[str, Any]]:
     """An estimator by name, or the steps of a pipeline, each as it is where it is frozen."""
     if isinstance(step, FrozenEstimator):
-        yield from _flat(name, step.estimator)
+        yield from flat_steps(name, step.estimator)
     elif isinstance(step, Pipeline):
         for inner in step.steps:
-            yield from _flat(*inner)
+            yield from flat_steps(*inner)
     else:
         yield name, step
 

@@ -527,6 +527,30 @@ def test_one_column_may_have_two_roles_and_steps_may_be_frozen(cluster, table):
     assert sorted(found) == ["calibrator", "encoder", "id", "vector"]
 
 
+def test_a_calibrator_from_a_file_may_be_a_step_or_be_frozen_itself(cluster, table, tmp_path):
+    save_pipeline(fitted(table), tmp_path / "calibrator")
+    loaded = load_pipeline(tmp_path / "calibrator")
+    expected = loaded.transform(items_of(table.sort_by("id")))
+    for nested in (
+        make_pipeline(FrozenEstimator(loaded)),
+        make_pipeline(loaded, "passthrough"),
+        FrozenEstimator(loaded),
+    ):
+        found = by_id(transform(ray.data.from_arrow([table]), nested))
+        assert as_vectors(found.column("vector"), "").tobytes() == expected.tobytes()
+        assert one_name(found, "calibrator") == pipeline_fingerprint(loaded)
+
+
+def test_an_encoder_or_a_retriever_within_a_nested_pipeline_is_refused(cluster, table):
+    dataset, inner = ray.data.from_arrow([table]), fitted(table)
+    with pytest.raises(TypeError, match="pipeline begins with OpenCLIPEncoder, an encoder"):
+        transform(dataset, make_pipeline(make_pipeline(toy_encoder()), FrozenEstimator(inner)))
+    with pytest.raises(TypeError, match="pipeline ends in ExactRetriever"):
+        transform(dataset, make_pipeline(inner, make_pipeline(ExactRetriever())))
+    with pytest.raises(TypeError, match="pipeline ends in no step"):
+        transform(dataset, make_pipeline("passthrough"))
+
+
 def test_tensors_of_more_than_one_dimension_are_no_vectors(rng):
     pictures = pa.table({"p": pa.FixedShapeTensorArray.from_numpy_ndarray(rng.normal(size=(3, 2, 4)))})
     with pytest.raises(TypeError, match=r"column 'p' \(role 'image'\) holds tensors of shape \(2, 4\)"):

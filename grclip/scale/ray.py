@@ -9,9 +9,6 @@ from math import inf
 from numbers import Real
 from typing import Any
 
-from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import Pipeline
-
 from grclip import __version__
 from grclip._optional import optional_import
 from grclip._parquet import arrow
@@ -19,7 +16,7 @@ from grclip._validation import check_flag, check_k
 from grclip.fusion import MultimodalFuser
 from grclip.gap import ModalityGapRemover
 from grclip.items import Items
-from grclip.pipelines import pipeline_fingerprint
+from grclip.pipelines import flat_steps, pipeline_fingerprint
 from grclip.scale._arrow import check_columns, check_new, mixed, one_name, parts_of_table, told
 from grclip.scale._blocks import EMBEDDING, Encoder, fit_block, transform_batch
 
@@ -212,7 +209,8 @@ def transform(
     dataset : ray.data.Dataset
         As `fit` takes it.
     pipeline : Pipeline or MultimodalFuser
-        Fitted, without an encoder, and ending in a MultimodalFuser: of a search, ``pipeline[:-1]``.
+        Fitted, without an encoder, and ending in a MultimodalFuser: of a search, ``pipeline[:-1]``. A step may be
+        frozen, or a Pipeline itself, such as `load_pipeline` gives.
     columns : dict of str to str, default=None
         Column of each role. None: ``{"text": "text_embedding", "image": "image_embedding"}``.
     output : str, default="vector"
@@ -431,11 +429,11 @@ def _check_encoder(encoder: Any) -> None:
 
 def _check_fuser(pipeline: Any) -> None:
     """That the pipeline takes embeddings and gives fused vectors."""
-    steps = [step for _, step in pipeline.steps] if isinstance(pipeline, Pipeline) else [pipeline]
-    last = steps[-1].estimator if isinstance(steps[-1], FrozenEstimator) else steps[-1]
-    if not isinstance(last, MultimodalFuser):
+    steps = [step for _, step in flat_steps("", pipeline) if step is not None and step != "passthrough"]
+    if not steps or not isinstance(steps[-1], MultimodalFuser):
+        last = type(steps[-1]).__name__ if steps else "no step"
         raise TypeError(
-            f"pipeline ends in {type(last).__name__}; expected a fitted MultimodalFuser, or a Pipeline that ends in "
+            f"pipeline ends in {last}; expected a fitted MultimodalFuser, or a Pipeline that ends in "
             "one (of a search, pipeline[:-1])"
         )
     if hasattr(type(steps[0]), "fingerprint"):
