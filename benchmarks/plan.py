@@ -1,9 +1,9 @@
 """What 10^9 documents take: ``python -m benchmarks.plan [--documents N] [--gpus N] [--cores N] ...``.
 
-Prints bytes, operations, hours and cost of encoding, fitting, transforming and indexing, the size of the sample to fit
-on, and what an index holds. All of it is arithmetic on the rates that are stated first: those of a core were measured
+Prints cost, hours, bytes and operations of encoding, fitting, transforming and indexing, what an index holds, and the
+size of the sample to fit on. All of it is arithmetic on the rates that are printed last: those of a core were measured
 (``--measure`` does so anew on this machine, in seconds of processor time, which other work does not lengthen), those
-of a GPU are its published peaks times a share that is assumed, prices are examples.
+of a GPU are its published peaks times a share that is assumed, prices are examples. docs/scale_plan.md says the rest.
 
 Documents are texts, pictures and both by turns (1:1:1), so that each has 4/3 parts, and vectors are float16.
 """
@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite, log, sqrt
+from math import ceil, isfinite, log, sqrt
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,13 +30,13 @@ GFLOPS = {"text": 6.0, "picture": 35.1, "both": 41.1}
 PEAKS = {"A100 80GB": (312e12, 2.04e12), "H100 SXM": (989e12, 3.35e12)}
 """Published: operations a second in bfloat16 without sparsity, and bytes a second of memory."""
 
-GPU_MEMORY = 80e9
+GPU_MEMORY, MACHINE_MEMORY = 80e9, 512e9
 
 MEAN_ERRORS = {10: 0.184, 20: 0.131, 50: 0.079, 100: 0.048, 200: 0.026}
 """Distance of the mean of n of 290 photos to the mean of all: How many calibration rows, in docs/benchmarks.md."""
 
-SMALLEST_SPREAD = 0.098
-"""Standard deviation of a query's similarities to unrelated images: Spreads, in docs/benchmarks.md."""
+SPREAD = 0.098
+"""Standard deviation of a query's similarities to unrelated images, on these photos: Spreads, in docs/benchmarks.md."""
 
 PHOTOS = 290
 HALF = 2  # bytes of a number in float16
@@ -90,6 +90,7 @@ class Setting:
     gpu_price: float = 2.0
     core_price: float = 0.04
     storage_price: float = 23.0
+    filled: float = 0.8
 
     @property
     def embedding_bytes(self) -> float:
@@ -100,6 +101,24 @@ class Setting:
     def vector_bytes(self) -> float:
         """Of a fused vector."""
         return HALF * self.width
+
+
+HELP = {
+    "documents": "documents: texts, pictures and both, 1:1:1",
+    "width": "numbers of a vector, each of 2 bytes",
+    "sample": "documents to fit on",
+    "gpu": "kind of GPU",
+    "share": "share of a GPU's published peak that is reached, above 0 to 1",
+    "gpus": "number of GPUs",
+    "cores": "number of cores",
+    "storage": "bytes a second that storage reads and writes, in all",
+    "text_bytes": "bytes of a text",
+    "picture_bytes": "bytes of a picture as it is stored",
+    "gpu_price": "dollars for an hour of a GPU",
+    "core_price": "dollars for an hour of a core",
+    "storage_price": "dollars for a TB kept for a month",
+    "filled": "share of the memory of a GPU or a machine that an index may fill, above 0 to 1",
+}
 
 
 @dataclass(frozen=True)
@@ -121,14 +140,18 @@ class Stage:
             "GPUs": self.gpu_seconds / setting.gpus / 3600,
         }
 
+    def takes(self, setting: Setting) -> float:
+        """Hours: of the resource that is busy longest."""
+        return max(self.hours(setting).values())
+
     def cost(self, setting: Setting) -> float:
-        """The cores, and the GPUs of a step that needs them, for as long as the slowest resource takes."""
+        """All cores, and all GPUs if the step needs any, for as long as it takes."""
         price = setting.cores * setting.core_price + (setting.gpus * setting.gpu_price if self.gpu_seconds else 0)
-        return max(self.hours(setting).values()) * price
+        return self.takes(setting) * price
 
 
 def stages(setting: Setting, rates: Rates) -> list[Stage]:
-    """The four steps, and encoding without a GPU."""
+    """The four steps, and the first without a GPU."""
     n, d = setting.documents, setting.width
     gpu = PEAKS[setting.gpu][0] * setting.share
     raw = 2 / 3 * (setting.text_bytes + setting.picture_bytes)
@@ -137,11 +160,10 @@ def stages(setting: Setting, rates: Rates) -> list[Stage]:
     sample = min(setting.sample, n)
     wide = d / MEASURED
     handling = 1 / rates.read + 1 / rates.write
-    training = ROUNDS * TRAIN * LISTS * LISTS * 2 * d
+    training = ROUNDS * min(TRAIN * LISTS, n) * LISTS * 2 * d
     assigning = n * (LISTS + 256) * 2 * d
     return [
         Stage("encode", n * raw, n * setting.embedding_bytes, encoding, decoding, encoding / gpu),
-        Stage("encode on cores", n * raw, n * setting.embedding_bytes, encoding, decoding + encoding / rates.flops),
         Stage(
             f"fit on {amount(sample)}",
             sample * setting.embedding_bytes,
@@ -164,6 +186,7 @@ def stages(setting: Setting, rates: Rates) -> list[Stage]:
             n / rates.read * wide,
             (training + assigning) / gpu,
         ),
+        Stage("encode on cores", n * raw, n * setting.embedding_bytes, encoding, decoding + encoding / rates.flops),
     ]
 
 
@@ -181,17 +204,17 @@ def samples(sizes: Iterable[float] = (1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e9)) -> dic
     """How far the mean of n rows is from the mean of all: at most, hardly ever farther, and as measured on photos."""
     return {
         amount(n): [
-            f"{sqrt(1 / n):.2g}",
-            f"{bound(n):.2g}",
-            f"{sqrt(trace() / n):.2g}",
-            f"{sqrt(trace() / n) / SMALLEST_SPREAD:.1%}",
+            digits(sqrt(1 / n)),
+            digits(bound(n)),
+            digits(sqrt(trace() / n)),
+            f"{digits(100 * sqrt(trace() / n) / SPREAD)} %",
         ]
         for n in sizes
     }
 
 
 def indexes(setting: Setting) -> dict[str, list[str]]:
-    """What indexes of all documents hold in memory, and how many of these GPUs, or machines of 512 GB, hold them."""
+    """What indexes of all documents hold in memory, and how many GPUs, or machines, they fill as far as they may."""
     vector = setting.vector_bytes
     sizes = {
         "exact, float16": vector,
@@ -200,17 +223,44 @@ def indexes(setting: Setting) -> dict[str, list[str]]:
     }
     return {
         name: [
-            f"{setting.documents * size / 1e12:,.2f}",
-            "" if name.startswith("HNSW") else f"{-(-setting.documents * size // GPU_MEMORY):,.0f}",  # for CPUs only
-            f"{-(-setting.documents * size // 512e9):,.0f}",
+            scaled(setting.documents * size, "B"),
+            "" if name.startswith("HNSW") else f"{needed(setting, size, GPU_MEMORY):,}",  # for CPUs only
+            f"{needed(setting, size, MACHINE_MEMORY):,}",
         ]
         for name, size in sizes.items()
     }
 
 
+def needed(setting: Setting, size: float, memory: float) -> int:
+    """Devices of so many bytes that hold so many bytes a document."""
+    return ceil(setting.documents * size / (setting.filled * memory))
+
+
 def figure(value: float) -> str:
     """Two digits, or a whole number."""
+    if 0 < value < 0.01:
+        return "under 0.01"
     return f"{value:,.2g}" if value < 10 else f"{value:,.0f}"
+
+
+def digits(value: float) -> str:
+    """Two digits, however small the number is."""
+    return np.format_float_positional(value, precision=2, fractional=False, trim="-")
+
+
+def scaled(value: float, unit: str) -> str:
+    """Three digits of a number of bytes or operations: 66.8 TB."""
+    power = next((power for power in range(6, 0, -1) if value >= 1000**power), 0)
+    value /= 1000**power
+    number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{number} {('', *'kMGTPE')[power]}{unit}"
+
+
+def duration(hours: float) -> str:
+    """Hours, minutes or seconds; nothing for none."""
+    seconds = 3600 * hours
+    size, unit = next(((size, unit) for size, unit in ((3600, "h"), (60, "min")) if seconds >= size), (1, "s"))
+    return f"{figure(seconds / size)} {unit}" if hours else ""
 
 
 def amount(n: float) -> str:
@@ -225,35 +275,52 @@ def table(title: str, columns: Sequence[str], rows: dict[str, list[str]]) -> str
     return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items())]) + "\n"
 
 
+def steps(setting: Setting, rates: Rates) -> dict[str, list[str]]:
+    """Cost and duration of each step, what limits it, how long each resource is busy; and cost and duration of all."""
+    *four, on_cores = stages(setting, rates)
+    together = figure(sum(stage.cost(setting) for stage in four)), duration(sum(stage.takes(setting) for stage in four))
+    return {
+        **{stage.name: times(stage, setting) for stage in four},
+        "all four": [*together, "", "", "", ""],
+        on_cores.name: times(on_cores, setting),
+    }
+
+
+def times(stage: Stage, setting: Setting) -> list[str]:
+    """One row of them."""
+    hours = stage.hours(setting)
+    limit = max(hours, key=hours.__getitem__)
+    return [figure(stage.cost(setting)), duration(stage.takes(setting)), limit, *map(duration, hours.values())]
+
+
+def amounts(setting: Setting, rates: Rates) -> dict[str, list[str]]:
+    """Bytes and operations of each step."""
+    return {
+        stage.name: [scaled(stage.read, "B"), scaled(stage.written, "B"), scaled(stage.flops, "FLOP")]
+        for stage in stages(setting, rates)[:4]
+    }
+
+
 def print_plan(setting: Setting, rates: Rates) -> None:
     """All tables."""
-    measured = [figure(value) for value in vars(rates).values()]
-    names = ["fit", "transform", "read", "write", "decode pictures", "encode (GFLOP)", "share on Ray"]
-    measured[5] = f"{rates.flops / 1e9:,.0f}"
-    print(table("One core, documents a second", names, {"measured": measured}))
-    rows = {}
-    for stage in stages(setting, rates):
-        hours = stage.hours(setting)
-        rows[stage.name] = [
-            f"{stage.read / 1e12:,.3g}",
-            f"{stage.written / 1e12:,.3g}",
-            f"{stage.flops:.1e}",
-            *map(figure, hours.values()),
-            max(hours, key=hours.__getitem__),
-            figure(stage.cost(setting)),
-        ]
     has = f"{setting.gpus} x {setting.gpu}, {setting.cores} cores, {setting.storage / 1e9:g} GB/s of storage"
-    columns = ["TB in", "TB out", "operations", "h storage", "h cores", "h GPUs", "limited by", "cost ($)"]
-    print(table(f"{amount(setting.documents)} documents on {has}", columns, rows))
-    kept = setting.documents * (setting.embedding_bytes + setting.vector_bytes) / 1e12
-    print(f"Kept: {kept:,.2f} TB of embeddings and vectors, ${kept * setting.storage_price:,.0f} a month.\n")
-    columns = ["RMS at most", f"above once in {amount(1 / ODDS)} at most", "RMS on photos", "of the smallest spread"]
+    columns = ["cost ($)", "takes", "limited by", "storage", "cores", "GPUs"]
+    print(table(f"{amount(setting.documents)} documents on {has}", columns, steps(setting, rates)))
+    print(table("Bytes and operations", ["read", "written", "operations"], amounts(setting, rates)))
+    kept = setting.documents * (setting.embedding_bytes + setting.vector_bytes)
+    price = figure(kept / 1e12 * setting.storage_price)
+    print(f"Kept: {scaled(kept, 'B')} of embeddings and vectors, for {price} dollars a month.\n")
+    columns = ["size", f"GPUs of {GPU_MEMORY / 1e9:g} GB", f"machines of {MACHINE_MEMORY / 1e9:g} GB"]
+    print(table(f"Indexes in memory, filled to {100 * setting.filled:g} %", columns, indexes(setting)))
+    gpus, bandwidth = needed(setting, setting.vector_bytes, GPU_MEMORY), PEAKS[setting.gpu][1]
+    scan = 1e3 * setting.documents * setting.vector_bytes / gpus / bandwidth
+    at = f"{gpus:,} GPUs that read {scaled(bandwidth, 'B')}/s each"
+    print(f"An exact search reads all of it: {figure(scan)} ms a batch of queries on {at}.\n")
+    columns = ["RMS at most", f"above once in {amount(1 / ODDS)} at most", "RMS on photos", f"of a spread of {SPREAD}"]
     print(table("Error of the mean of n random rows of a role", columns, samples()))
-    columns = ["TB", f"GPUs of {GPU_MEMORY / 1e9:g} GB", "machines of 512 GB"]
-    print(table("Indexes in memory", columns, indexes(setting)))
-    gpus = -(-setting.documents * setting.vector_bytes // GPU_MEMORY)
-    scan = setting.documents * setting.vector_bytes / gpus / PEAKS[setting.gpu][1]
-    print(f"An exact search reads all: {scan * 1e3:,.0f} ms a batch of queries on {gpus:,.0f} GPUs at their peak.")
+    measured = [figure(value) for value in vars(replace(rates, flops=rates.flops / 1e9)).values()]
+    columns = ["fit", "transform", "read", "write", "pictures decoded", "GFLOPs of encoding", "share kept on Ray"]
+    print(table("One core, documents a second", columns, {"measured": measured}).rstrip())
 
 
 def measure(documents: int = 30_000, width: int = MEASURED) -> Rates:
@@ -321,16 +388,20 @@ def processor_seconds(call: Callable[[], Any], repeats: int = 5) -> float:
 
 def main(arguments: Sequence[str] = ()) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    standard = Setting()
-    for name, value in vars(standard).items():
+    for name, value in vars(Setting()).items():
         choices = tuple(PEAKS) if name == "gpu" else None
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, choices=choices)
+        told = f"{HELP[name]} (default: {value if name == 'gpu' else f'{value:g}'})"
+        option, metavar = f"--{name.replace('_', '-')}", None if choices else "N"
+        parser.add_argument(option, type=type(value), default=value, choices=choices, metavar=metavar, help=told)
     parser.add_argument("--measure", action="store_true", help="with the rates of a core of this machine")
     options = vars(parser.parse_args(arguments))
     fresh = options.pop("measure")
     wrong = [name for name, value in options.items() if name != "gpu" and not (value > 0 and isfinite(value))]
     if wrong:
         parser.error(f"must be above 0: {', '.join(wrong)}")
+    over = [name for name in ("share", "filled") if options[name] > 1]
+    if over:
+        parser.error(f"must be at most 1: {', '.join(over)}")
     rates, setting = measure() if fresh else RATES, Setting(**options)
     print_plan(setting, rates)
     return 0
