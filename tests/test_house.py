@@ -384,6 +384,12 @@ def test_blocks_of_these_pages_are_not_cut_and_each_has_one_title(page):
     assert len(re.findall(r"^# ", prose, re.MULTILINE)) == 1
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_a_price_does_not_begin_a_formula(page):
+    text = re.sub(r"```.*?```|`[^`]*`|\\\$|\$\$.*?\$\$", "", page.read_text(), flags=re.DOTALL)
+    assert not re.findall(r"\$\d.*", re.sub(r"\$(?=\S)[^$]*(?<=\S)\$", "", text)), r"write \$2, not $2"
+
+
 def test_the_readme_has_two_commands():
     commands = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert [len(command.strip().splitlines()) for command in commands] == [1, 1]
