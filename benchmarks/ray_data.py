@@ -187,11 +187,13 @@ def _after_start(one: Cost, beyond: Cost, rows: int) -> str:
 
 def main(arguments: Sequence[str] = ()) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--rows", type=int, default=200_000, help="documents (default: 200000)")
+    parser.add_argument("--width", type=int, default=512, help="numbers of a vector (default: 512)")
     parser.add_argument("--cpus", type=int, default=2, help="workers of the local cluster (default: 2)")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--store", type=int, default=1000, metavar="MB", help="object store (default: 1000)")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds that count (default: 3)")
+    parser.add_argument(
+        "--store", type=int, default=1000, metavar="MB", help="size of the object store (default: 1000)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to it")
     options = parser.parse_args(arguments)
     if options.rows < FILES * 3 or options.repeats < 1:
