@@ -326,25 +326,26 @@ def test_items_come_to_this_process(cluster, table):
         to_items(ray.data.from_arrow([table.slice(0, 0)]))
 
 
-def test_the_block_of_the_page_that_makes_vectors_runs_as_written(cluster, table, tmp_path, rng):
-    queries = pa.table(
-        {"query_embedding": as_lists(rng.normal(size=(50, D))), "encoder": ["model@1"] * 50, "id": range(50)}
-    )
-    for name, rows in (("embeddings", table), ("queries", queries)):
-        (tmp_path / name).mkdir()
-        pq.write_table(rows, tmp_path / name / "0.parquet")
+def test_the_blocks_of_the_page_run_as_written(cluster, tmp_path):
     page = (Path(__file__).parents[1] / "docs" / "scale_ray.md").read_text()
-    block = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[1]
-    for name in ("embeddings", "queries", "vectors", "calibrator.safetensors"):  # workers began in another folder
-        block = block.replace(f'"{name}"', repr(str(tmp_path / name)))
-    exec(compile(block, "scale_ray.md", "exec"), {})
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL)[:2]:
+        for name in ("embeddings", "queries", "vectors", "query_vectors", "calibrator.safetensors"):
+            block = block.replace(f'"{name}"', repr(str(tmp_path / name)))  # workers began in another folder
+        exec(compile(block, "scale_ray.md", "exec"), names)
+    pipeline, corpus = load_pipeline(tmp_path / "calibrator.safetensors"), names["corpus"]
+    counts = {role: sum(part is not None for part in corpus[role]) for role in ("text", "image")}
+    assert pipeline["modalitygapremover"].n_samples_seen_ == {**counts, "query": 300}
+    assert set(map(len, pipeline["multimodalfuser"].spread_)) == {1, 2}
     told = pq.read_table(tmp_path / "vectors").sort_by("id")
-    pipeline = load_pipeline(tmp_path / "calibrator.safetensors")
-    assert told.column_names == ["id", "encoder", "vector", "calibrator"]
+    assert told.column_names == ["id", "title", "picture", "encoder", "vector", "calibrator"]
+    assert told.column("title").to_pylist() == list(corpus["text"])
     assert one_name(told, "calibrator") == pipeline_fingerprint(pipeline)
-    assert pipeline["modalitygapremover"].n_samples_seen_ == {"text": 400, "image": 400, "query": 50}
-    expected = pipeline.transform(items_of(table.sort_by("id")))
+    embedded = pq.read_table(tmp_path / "embeddings").sort_by("id")
+    expected = pipeline.transform(items_of(embedded, names["encoder"].fingerprint))
     assert as_vectors(told.column("vector"), "").tobytes() == expected.tobytes()
+    asked = pq.read_table(tmp_path / "query_vectors").sort_by("words")
+    assert as_vectors(asked.column("vector"), "").shape == (300, expected.shape[1])
 
 
 # Encoding
