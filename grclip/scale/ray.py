@@ -88,6 +88,9 @@ def encode(
     travels without its model, so each actor needs to have the model's files, or has to download them. After an error,
     Ray's actors hold their CPUs and GPUs until Python has let go of the error and has collected garbage.
 
+    Ray's ``write_parquet`` adds to what a folder holds, which may be what a job that failed has written: begin in an
+    empty one, or rows are there twice.
+
     Examples
     --------
     >>> import ray  # doctest: +SKIP
@@ -254,7 +257,7 @@ def transform(
     Notes
     -----
     The pipeline lies in the object store once, and each worker reads it there. A worker that dies is replaced, and its
-    block done again.
+    block done again. What is written adds to what a folder holds, as of `encode`.
 
     Examples
     --------
