@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import Pipeline
 from torch import Tensor
 
 from grclip._kernels import Array, as_tensor, compute_dtype, dtype_of, kind_codes, norm_limits, row_blocks, row_norms
@@ -24,7 +22,7 @@ from grclip._validation import check_values, warn_zero_rows
 from grclip.fusion import MultimodalFuser
 from grclip.gap import ModalityGapRemover
 from grclip.items import Items, parts_of
-from grclip.pipelines import pipeline_fingerprint
+from grclip.pipelines import flat_steps, pipeline_fingerprint
 
 _SCORES = 2**22  # scores that are worked on at once: 32 MB of float64
 _ROUNDED = 16  # roundings of a number near 1: what is shorter after a subtraction is rounding alone
@@ -32,9 +30,7 @@ _ROUNDED = 16  # roundings of a number near 1: what is shorter after a subtracti
 
 def steps_of(pipeline: Any, expected: str | None = None) -> tuple[ModalityGapRemover, MultimodalFuser]:
     """The fitted remover and fuser of a pipeline, of the fingerprint that is expected."""
-    given = [step for _, step in pipeline.steps] if isinstance(pipeline, Pipeline) else []
-    steps = [step.estimator if isinstance(step, FrozenEstimator) else step for step in given]
-    kept = [step for step in steps if isinstance(step, ModalityGapRemover | MultimodalFuser)]
+    kept = [step for _, step in flat_steps("", pipeline) if isinstance(step, ModalityGapRemover | MultimodalFuser)]
     if len(kept) != 2 or not isinstance(kept[0], ModalityGapRemover) or not isinstance(kept[1], MultimodalFuser):
         raise TypeError(
             "pipeline must be a Pipeline with one ModalityGapRemover and, after it, one MultimodalFuser; got "

@@ -102,7 +102,7 @@ def retrofit_terms(pipeline: Pipeline, items: Items, *, query_role: str | None =
     ----------
     pipeline : Pipeline
         With a fitted `ModalityGapRemover` and, after it, a fitted `MultimodalFuser`; an encoder in front and a
-        retriever behind are passed over.
+        retriever behind are passed over. Steps may be frozen, or Pipelines themselves.
     items : Items
         The documents, raw, as they were indexed. Arrays in memory-mapped files are read in blocks, twice.
     query_role : str, default=None

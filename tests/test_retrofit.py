@@ -393,8 +393,9 @@ def test_terms_of_another_pipeline_are_refused(mixed, tmp_path):
     save_pipeline(pipeline, tmp_path / "p.safetensors")
     again = load_pipeline(tmp_path / "p.safetensors")
     frozen = make_pipeline(FrozenEstimator(pipeline[0]), pipeline[1])
+    within = make_pipeline(FrozenEstimator(pipeline))
     scores = retrofit_scores(products, pipeline, task.queries, terms)
-    for same in (again, frozen):
+    for same in (again, frozen, within):
         np.testing.assert_array_equal(retrofit_scores(products, same, task.queries, terms), scores)
     other = calibrated(equalize=True, alpha=0.4).fit(task, qrels)
     for wrong in (terms, terms[:]):
