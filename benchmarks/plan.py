@@ -67,7 +67,7 @@ class Rates:
     ray: float
 
 
-RATES = Rates(fit=990e3, transform=486e3, read=241e3, write=162e3, decode=279, flops=93e9, ray=0.29)
+RATES = Rates(fit=1190e3, transform=510e3, read=234e3, write=168e3, decode=320, flops=102e9, ray=0.37)
 """Documents a second (decode: pictures of 640 by 480; flops: operations of ViT-B-32), by ``--measure``; the share that
 Ray keeps is the lower one, of fit, by ``benchmarks.ray_data``. What an encoder costs, in docs/benchmarks.md, has 256
 pictures in 14.31 s on two cores: 79e9 a core, by the clock."""
