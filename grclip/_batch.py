@@ -270,7 +270,8 @@ def _fused(
 def _schema(source: Source, pipeline: Pipeline, carried: list[str], vectors: str, encoder: str | None) -> Any:
     """The columns of the output, with what made its vectors."""
     pa = arrow()
-    dtype = reduce(np.promote_types, map(source.dtype, source.columns))
+    known = [dtype for dtype in map(source.dtype, source.columns) if dtype is not None]
+    dtype = reduce(np.promote_types, known) if known else np.dtype(np.float32)
     kind = list_type(dtype, pipeline[-1].n_features_in_)
     fields = [*(source.schema.field(name) for name in carried), pa.field(vectors, kind)]
     return tell(
@@ -284,8 +285,9 @@ def _schema(source: Source, pipeline: Pipeline, carried: list[str], vectors: str
 
 def _batch_rows(source: Source, width: int | None = None, carried: int = 0) -> int:
     """Rows that are read at once: by the types of columns, the width, and what is carried through, if it is large."""
-    bytes_of_row = sum(source.dtype(role).itemsize * (width or source.width(role) or 512) for role in source.columns)
-    return max(1, BATCH // max(bytes_of_row, carried))
+    known = {role: dtype.itemsize for role in source.columns if (dtype := source.dtype(role)) is not None}
+    bytes_of_row = sum(size * (width or source.width(role) or 512) for role, size in known.items())
+    return max(1, BATCH // max(1, bytes_of_row, carried))
 
 
 def _identity(path: Path) -> dict[str, Any]:

@@ -63,8 +63,8 @@ class Source:
         """The place of a part, for messages."""
         return f"{self.path}: column {self.columns[role]!r} (role {role!r})"
 
-    def dtype(self, role: str) -> np.dtype:
-        """The dtype of the vectors of a role."""
+    def dtype(self, role: str) -> np.dtype | None:
+        """The dtype of the vectors of a role; None of a column of nulls alone."""
         return vector_type(self.schema.field(self.columns[role]).type, self.where(role))[0]
 
     def width(self, role: str) -> int | None:
@@ -133,10 +133,16 @@ def opened(path: Path) -> Iterator[Any]:
         raise ValueError(f"{path} is damaged or no Parquet file ({error})") from error
 
 
-def vector_type(kind: Any, where: str) -> tuple[np.dtype, int | None]:
-    """The dtype of the numbers in a column of lists, and their number where the type says it."""
+def vector_type(kind: Any, where: str) -> tuple[np.dtype | None, int | None]:
+    """The dtype of the numbers in a column of lists, and their number where the type says it.
+
+    Both are None for the type `null`, which writers give a column in which they saw no value: in a shard of documents
+    of one kind, say, or in one without rows.
+    """
     types = arrow("pyarrow.types")
     kind = getattr(kind, "storage_type", kind)
+    if types.is_null(kind):
+        return None, None
     lists = types.is_fixed_size_list(kind) or types.is_list(kind) or types.is_large_list(kind)
     if not lists or str(kind.value_type) not in _FLOATS:
         raise TypeError(
@@ -157,6 +163,8 @@ def as_vectors(column: Any, where: str, first: int = 0, width: int | None = None
         column = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
     column = getattr(column, "storage", column)
     dtype, fixed = vector_type(column.type, where)
+    if dtype is None:  # float16 takes the dtype of the parts beside it
+        return None if width is None else np.full((len(column), width), np.nan, dtype=np.float16)
     missing = column.is_null().to_numpy(zero_copy_only=False)
     lengths = np.full(len(column), fixed) if fixed is not None else np.diff(column.offsets.to_numpy())
     if None not in (fixed, width) and fixed != width:

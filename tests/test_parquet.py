@@ -124,6 +124,8 @@ class TestColumns:
         assert as_vectors(pa.array([None, None], pa.list_(pa.float32())), "here") is None
         assert as_vectors(pa.array([None, None], pa.list_(pa.float32())), "here", width=3).shape == (2, 3)
         assert np.isnan(as_vectors(pa.array([None], pa.list_(pa.float32(), 3)), "here")).all()
+        assert as_vectors(pa.nulls(2), "here") is None
+        assert np.isnan(as_vectors(pa.nulls(2), "here", width=3)).all()
 
     @pytest.mark.parametrize(
         ("column", "message"),
@@ -200,6 +202,33 @@ class TestFit:
         pq.write_table(pa.table(columns).take(kept), tmp_path / "d")
         assert run(capsys, "fit", tmp_path / "d", "--output", tmp_path / "c", *WORDS)[0] == 0
         assert load_pipeline(tmp_path / "c")["degap"].n_samples_seen_["text"] == 333
+
+    def test_shards_of_one_kind_and_empty_ones_whose_columns_have_the_type_null(self, capsys, files):
+        """As pandas writes them: it knows the type of a column by its values alone."""
+        folder, parts, *_ = files
+        pandas = pytest.importorskip("pandas")
+        lists_of = {f"{role}_embedding": [None if np.isnan(row).all() else row for row in part.astype(np.float32)]
+                    for role, part in parts.items()}  # fmt: skip
+        frame = pandas.DataFrame({"id": range(N), **lists_of})
+        kinds = frame[list(lists_of)].notna().astype(int).sum(axis=1) + frame["image_embedding"].notna()
+        shards = [*(frame[kinds == kind] for kind in (1, 2, 3)), frame[:0]]
+        for i, shard in enumerate(shards):
+            shard.to_parquet(folder / f"{i}.parquet")
+        nulls = [{str(field.type) for field in pq.read_schema(folder / f"{i}.parquet")} for i in range(4)]
+        assert ["null" in types for types in nulls] == [True, True, False, True]
+        names = [folder / f"{i}.parquet" for i in (3, 1, 0, 2)]
+        assert run(capsys, "fit", *names, "--output", folder / "c.safetensors", *WORDS)[::2] == (0, "")
+        pipeline = load_pipeline(folder / "c.safetensors")
+        assert pipeline["degap"].n_samples_seen_ == {"text": 400, "image": 400}
+        whole = pipeline.transform(Items({role: part.astype(np.float32) for role, part in parts.items()}))
+        for i, shard in enumerate(shards):
+            assert transform(capsys, folder, source=f"{i}.parquet")[::2] == (0, "")
+            found = pq.read_table(folder / "out.parquet")
+            assert found.schema.field("vector").type == pa.list_(pa.field("element", pa.float32()), D)
+            np.testing.assert_array_equal(as_vectors(found["vector"], "", width=D), whole[shard["id"]])
+        write_null = ["fit", folder / "1.parquet", "--output", folder / "new", *WORDS]
+        status, _, err = run(capsys, *write_null)
+        assert (status, "(role 'text') holds no vector in any of 1 file(s)" in err) == (1, True)
 
     def test_the_encoder_is_kept(self, capsys, tmp_path):
         parts, _ = drawn()
@@ -831,7 +860,7 @@ class TestFaults:
     def test_another_calibrator_begins_anew(self, files, monkeypatch):
         folder, _, _, pipeline = files
         job = self.broken_off(folder, monkeypatch)
-        save_pipeline(pipeline.set_params(fuse__alpha=0.9), folder / "c.safetensors")
+        save_pipeline(pipeline.set_params(fuse__equalize=False), folder / "c.safetensors")
         assert batch.transform_file(*job)[1:] == (0, "what an earlier run left is of another input, calibrator or "
                                                      "version, and begun anew")  # fmt: skip
 
