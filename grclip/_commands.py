@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from grclip._batch import SAMPLE, fit_files, transform_file
-from grclip._parquet import opened, told_by
+from grclip._parquet import opened, told_by, told_by_rows
 from grclip.fusion import MultimodalFuser
 from grclip.gap import ModalityGapRemover
 from grclip.pipelines import encoder_fingerprint, load_pipeline, pipeline_fingerprint
@@ -179,13 +179,20 @@ def _told_of(step: ModalityGapRemover | MultimodalFuser) -> str:
     return f"{step!r}, spreads: {', '.join(f'{kind} {x:.4f}' for kind, x in spreads)} (asked by {asked})"
 
 
+def _by_column(name: str, rows: dict[str, list[str]]) -> str:
+    """Fingerprints that rows hold, and where."""
+    return f"{', '.join(rows[name])} (column {name!r})" if rows[name] else ""
+
+
 def _print_parquet(path: Path) -> None:
     with opened(path) as file:
         schema, metadata = file.schema_arrow, file.metadata
-    told = told_by(schema, str(path))
+        told, rows = told_by(schema, str(path)), told_by_rows(file)
     print(f"  Parquet, {metadata.num_rows:,} rows in {metadata.num_row_groups:,} row groups")
-    print(f"  encoder     {told.get('encoder') or 'unknown'}")
+    print(f"  encoder     {told.get('encoder') or _by_column('encoder', rows) or 'unknown'}")
     if told.get("calibrator") is not None:
         print(f"  calibrator  {told['calibrator']}: made column {told['vectors']!r} of {', '.join(told['roles'])}")
+    elif rows["calibrator"]:
+        print(f"  calibrator  {_by_column('calibrator', rows)}")
     for column in schema:
         print(f"  column      {column.name}: {column.type}")

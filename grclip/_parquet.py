@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ KEY = b"grclip"
 
 SCHEMA_VERSION = 1
 
+_FINGERPRINTS = {"encoder": re.compile(r".+@[0-9a-f]{16}"), "calibrator": re.compile(r"grclip@[0-9a-f]{16}")}
 _BUFFER = 2**20  # bytes of a column that are read from the disk at once
 _HEADERS = 256  # bytes of a column of a row group that are no values
 _FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
@@ -45,8 +47,19 @@ class Source:
         """Check that a file is there, whole, and has columns of vectors that nothing was subtracted from."""
         with opened(path) as file:
             schema, n_rows = file.schema_arrow, file.metadata.num_rows
-        told = told_by(schema, str(path))
-        source = cls(path, dict(columns), schema, n_rows, told.get("encoder"))
+            told, rows = told_by(schema, str(path)), told_by_rows(file)
+        if told.get("encoder") is None and len(rows["encoder"]) > 1:
+            raise ValueError(
+                f"{path}: column 'encoder' names several encoders: {', '.join(map(repr, rows['encoder']))}; write the "
+                "rows of each to a file of its own, and fit once for each"
+            )
+        if told.get("calibrator") is None and rows["calibrator"]:
+            raise ValueError(
+                f"{path}: column 'calibrator' says that {', '.join(rows['calibrator'])} made its vectors: means would "
+                "be subtracted twice; give the file of the embeddings (or, if these are, leave that column out of it)"
+            )
+        encoder = told.get("encoder") or next(iter(rows["encoder"]), None)
+        source = cls(path, dict(columns), schema, n_rows, encoder)
         for role, column in columns.items():
             if schema.names.count(column) != 1:
                 many = "more than one column" if column in schema.names else "no column"
@@ -247,6 +260,31 @@ def told_by(schema: Any, name: str) -> dict[str, Any]:
             f"{name} has schema version {version}, but this grclip reads up to {SCHEMA_VERSION}: update it"
         )
     return told
+
+
+def told_by_rows(file: Any) -> dict[str, list[str]]:
+    """Fingerprints that columns `encoder` and `calibrator` hold, as Ray writes them; none if they hold something else.
+
+    The statistics of the columns tell them, or else these columns alone are read.
+    """
+    found = {name: _distinct(file, name) if name in file.schema_arrow.names else set() for name in _FINGERPRINTS}
+    return {
+        name: sorted(values) if all(_FINGERPRINTS[name].fullmatch(str(value)) for value in values) else []
+        for name, values in found.items()
+    }
+
+
+def _distinct(file: Any, name: str) -> set[Any]:
+    """Values of a column, or the ends of those of its row groups, which are the same where all are one."""
+    leaves = [file.schema.column(i).path for i in range(len(file.schema))]
+    if name not in leaves:  # of lists or structs
+        return {None}
+    groups = (file.metadata.row_group(i) for i in range(file.num_row_groups))
+    chunks = [(group.num_rows, group.column(leaves.index(name)).statistics) for group in groups]
+    if all(told is not None and (told.has_min_max or told.null_count == n) for n, told in chunks):
+        return {end for _, told in chunks if told.has_min_max for end in (told.min, told.max)}
+    batches = file.iter_batches(columns=[name])
+    return {value for batch in batches for value in batch.column(0).unique().drop_null().to_pylist()}
 
 
 def tell(schema: Any, **told: Any) -> Any:

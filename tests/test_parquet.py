@@ -243,6 +243,50 @@ class TestFit:
         assert status == 0
         assert err.count("cannot check that one encoder made all vectors") == 1
 
+    @pytest.mark.parametrize("statistics", [True, False])
+    def test_columns_of_fingerprints_count_where_metadata_are_silent(self, capsys, tmp_path, statistics):
+        """As Ray writes them, which keeps no metadata."""
+        parts, _ = drawn()
+        encoder = "toy@0123456789abcdef"
+        table = pq.read_table(write(tmp_path / "metadata", parts, encoder=encoder)).replace_schema_metadata(None)
+        rows = table.append_column("encoder", pa.array([encoder] * (N - 1) + [None]))
+        pq.write_table(rows, tmp_path / "rows", row_group_size=100, write_statistics=statistics)
+        prints = []
+        for name in ("rows", "metadata"):
+            status, out, err = run(capsys, "fit", tmp_path / name, "--output", tmp_path / "c.safetensors", *WORDS)
+            assert (status, err) == (0, "")
+            prints.append(out.split("\n")[0])
+        assert prints[0] == prints[1]
+        assert transform(capsys, tmp_path, source="rows")[::2] == (0, "")
+        _, out, _ = run(capsys, "info", tmp_path / "rows")
+        assert "encoder     toy@0123456789abcdef (column 'encoder')\n  column" in out
+        fused = {"vector": lists(parts["text"]), "calibrator": ["grclip@0123456789abcdef"] * N}
+        write(tmp_path / "fused", parts, **fused)
+        if not statistics:
+            pq.write_table(pq.read_table(tmp_path / "fused"), tmp_path / "fused", write_statistics=False)
+        status, _, err = transform(capsys, tmp_path, "--column", "text=vector", source="fused")
+        assert status == 1
+        assert "fused: column 'calibrator' says that grclip@0123456789abcdef made its vectors: means would be" in err
+        _, out, _ = run(capsys, "info", tmp_path / "fused")
+        assert "calibrator  grclip@0123456789abcdef (column 'calibrator')" in out
+        two = pa.array(["b@0123456789abcdef", "a@0123456789abcdef"] * (N // 2))
+        pq.write_table(table.append_column("encoder", two), tmp_path / "two", write_statistics=statistics)
+        status, _, err = run(capsys, "fit", tmp_path / "two", "--output", tmp_path / "new", *WORDS)
+        told = "column 'encoder' names several encoders: 'a@0123456789abcdef', 'b@0123456789abcdef'; write the rows"
+        assert (status, told in err) == (1, True)
+
+    @pytest.mark.parametrize(
+        "values", [["H264"] * N, [3] * N, [["toy@0123456789abcdef"]] * N, ["toy@0123456789abcdef", "H264"] * (N // 2)]
+    )
+    def test_columns_of_these_names_that_hold_something_else(self, capsys, tmp_path, values):
+        table = pq.read_table(write(tmp_path / "d", drawn()[0]))
+        for name in ("encoder", "calibrator"):
+            table = table.append_column(name, pa.array(values))
+        pq.write_table(table, tmp_path / "d")
+        assert run(capsys, "fit", tmp_path / "d", "--output", tmp_path / "c.safetensors", *WORDS)[::2] == (0, "")
+        assert load_pipeline(tmp_path / "c.safetensors")["degap"].encoder_ is None
+        assert transform(capsys, tmp_path, source="d")[0] == 0
+
     def test_two_encoders_are_an_error(self, capsys, tmp_path):
         parts, _ = drawn(30)
         for name in ("toy", "SigLIP"):
