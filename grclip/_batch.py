@@ -19,6 +19,7 @@ from sklearn.pipeline import Pipeline
 
 from grclip import __version__
 from grclip._append import AppendedParquet, beside
+from grclip._direction import Directions
 from grclip._kernels import dtype_of, norm_limits, row_norms
 from grclip._parquet import Source, arrow, as_lists, list_type, tell
 from grclip._validation import check_k, few, refuse_other_encoder, warn
@@ -252,11 +253,14 @@ def _fused(
 ) -> Iterator[Any]:
     """Tables of what is carried through, and fused vectors; GROUP batches in each."""
     wanted, warned, held = [*carried, *source.columns.values()], _Warned(source), []
+    directions = Directions(pipeline)
     widths = dict.fromkeys(source.columns, pipeline[-1].n_features_in_)
     for first, table in source.tables(wanted, n_rows, start):
         parts = source.parts(table, first, widths)
         with warned.told(first), _explained(source, parts, first, len(table)):
             fused = pipeline.transform(Items(parts, encoder=encoder))
+        for role, told in directions.look(parts).items():
+            warn(f"{source.where(role)} {told}; if columns or files were exchanged, put --column right and run again")
         columns = [*(table.column(name) for name in carried), as_lists(fused)]
         held.append(arrow().table(columns, schema=schema))
         if len(held) == GROUP:

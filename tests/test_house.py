@@ -76,7 +76,11 @@ ALLOWED = {
     "_demo": {"_sheet", "_judged", "encoders", "datasets", "items", *STAGES},
     "_parquet": {"_optional", "_validation"},
     "_append": {"_parquet"},
-    "_batch": {"_kernels", "_validation", "_parquet", "_append", "items", "gap", "fusion", "pipelines", "__version__"},
+    "_direction": {"_kernels", "items", "gap"},
+    "_batch": {
+        *("_kernels", "_validation", "_parquet", "_append", "_direction"),
+        *("items", "gap", "fusion", "pipelines", "__version__"),
+    },
     "_commands": {"_batch", "_parquet", "pipelines", "gap", "fusion"},
     "cli": {
         "_commands",

@@ -570,6 +570,31 @@ class TestTransform:
         assert "what an earlier run left is of another input, calibrator or version, and begun anew" in err
         assert (folder / "out.parquet").read_bytes() == whole
 
+    def test_columns_and_files_that_were_exchanged(self, capsys, files):
+        folder, parts, query, _ = files
+        status, _, err = transform(
+            capsys, folder, "--column", "image=text_embedding", "--column", "text=image_embedding"
+        )
+        assert (status, err.count("if columns or files were exchanged, put --column right")) == (0, 2)
+        assert re.search(
+            r"docs.parquet: column 'text_embedding' \(role 'image'\) looks like 'text': the mean of its first \d+ vectors "
+            r"has cosine (0\.9\d|1\.00) with the mean of 'text', and -?0\.[0-7]\d with that of 'image'", err
+        )  # fmt: skip
+        write(folder / "asked.parquet", {"query": query})
+        status, _, err = transform(capsys, folder, "--column", "image=query_embedding", source="asked.parquet")
+        assert (status, "(role 'image') looks like" in err) == (0, True)
+
+    def test_no_alarm_about_roles_of_one_modality_other_topics_or_few_rows(self, capsys, files):
+        folder, parts, query, _ = files
+        same = ["--column", "text=query_embedding"]
+        assert transform(capsys, folder, *same, source="queries.parquet")[::2] == (0, "")
+        write(folder / "few.parquet", {"image": parts["text"][parts["text"][:, 0] == parts["text"][:, 0]][:29]})
+        swapped = ["--column", "image=image_embedding"]
+        assert transform(capsys, folder, *swapped, source="few.parquet")[::2] == (0, "")
+        topic = np.argsort(parts["text"].astype(float) @ query[0])
+        write(folder / "topic.parquet", {role: part[topic[:60]] for role, part in parts.items()})
+        assert transform(capsys, folder, source="topic.parquet")[::2] == (0, "")
+
     def test_columns_of_another_width_or_type(self, capsys, files):
         folder, parts, *_ = files
         write(folder / "wide.parquet", {role: np.tile(part, 2) for role, part in parts.items()})
