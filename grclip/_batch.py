@@ -22,7 +22,7 @@ from grclip._append import AppendedParquet, beside
 from grclip._direction import Directions
 from grclip._kernels import dtype_of, norm_limits, row_norms
 from grclip._parquet import Source, arrow, as_lists, list_type, tell
-from grclip._validation import check_k, few, refuse_other_encoder, warn
+from grclip._validation import check_k, few, warn
 from grclip.fusion import MultimodalFuser
 from grclip.gap import ModalityGapRemover
 from grclip.items import Items, SearchTask, modalities_of
@@ -37,6 +37,7 @@ GROUP = 8
 SAMPLE = 10_000
 """Rows of documents, and of queries, from which spreads are measured."""
 
+_UNCHECKED = "cannot check that one encoder made all vectors"
 _SHOWN = 3  # warnings that are shown in full
 
 
@@ -95,9 +96,9 @@ def fit_files(
     check_k(sample, name="sample")
     documents = [Source.open(path, columns) for path in files]
     asked = [Source.open(path, query_columns) for path in (queries or files)] if query_columns else []
-    encoders = _encoders([*documents, *asked], encoder)
+    made_by = _encoder([*documents, *asked], encoder)
     remover = ModalityGapRemover()
-    sides = [_learn(remover, sources, encoders, sample) for sources in (documents, asked) if sources]
+    sides = [_learn(remover, sources, made_by, sample) for sources in (documents, asked) if sources]
     centred = [remover.transform(side) for side in sides]
     fuser.fit(SearchTask(centred[1], centred[0]) if asked else centred[0])
     pipeline = Pipeline([("degap", remover), ("fuse", fuser)])
@@ -151,8 +152,8 @@ def _check_output(output: Path, read: Sequence[Path]) -> None:
                 raise ValueError(f"{written} is the file that is read; write to another")
 
 
-def _encoders(sources: Sequence[Source], given: str | None) -> dict[Path, str | None]:
-    """The encoder of each file: as its metadata say, else as given; two are an error."""
+def _encoder(sources: Sequence[Source], given: str | None) -> str | None:
+    """The encoder of all files, as they say themselves, else as given; two are an error."""
     found = {source.path: source.encoder or given for source in sources}
     known = {name: path for path, name in found.items() if name is not None}
     if given is not None:
@@ -160,12 +161,16 @@ def _encoders(sources: Sequence[Source], given: str | None) -> dict[Path, str | 
     if len(known) > 1:
         listed = ", ".join(f"{name!r} ({path})" for name, path in known.items())
         raise ValueError(f"vectors come from several encoders: {listed}; encode all with one, and fit once for each")
-    return found
+    silent = [str(path) for path, name in found.items() if name is None]
+    for name, path in known.items() if silent else ():
+        more = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
+        warn(
+            f"{_UNCHECKED}: {path} says {name!r}, but {silent[0]}{more} says nothing; if it is the same, say --encoder NAME"
+        )
+    return next(iter(known), None)
 
 
-def _learn(
-    remover: ModalityGapRemover, sources: Sequence[Source], encoders: Mapping[Path, str | None], sample: int
-) -> Items:
+def _learn(remover: ModalityGapRemover, sources: Sequence[Source], encoder: str | None, sample: int) -> Items:
     """Take all rows of some files into the means; a sample of them."""
     n_rows = sum(source.n_rows for source in sources)
     if not n_rows:
@@ -178,7 +183,7 @@ def _learn(
             parts = source.parts(table, start, {role: width for role, (_, width) in kinds.items()})
             kinds |= {role: (part.dtype, part.shape[1]) for role, part in parts.items() if role not in kinds}
             with warned.told(start), _explained(source, parts, start, len(table)):
-                remover.partial_fit(Items(parts, encoder=encoders[source.path]))
+                remover.partial_fit(Items(parts, encoder=encoder))
                 _refuse_empty(source, parts, start, len(table))
             drawn.take(parts, first + start, len(table))
         warned.sum_up()
@@ -204,8 +209,8 @@ def transform_file(
     if not isinstance(pipeline[-1], MultimodalFuser):
         raise ValueError(f"{calibrator} removes the gap, but does not fuse: save a pipeline with a MultimodalFuser")
     _check_roles(columns, pipeline, calibrator)
-    made_by = _encoders([source], encoder)[path]
-    refuse_other_encoder(pipeline[-1], encoder_fingerprint(pipeline), made_by)
+    made_by = _encoder([source], encoder)
+    _check_encoder(path, made_by, calibrator, encoder_fingerprint(pipeline))
     width = int(pipeline[-1].n_features_in_)
     carried = [name for name in source.schema.names if name not in columns.values()]
     twice = sorted({repr(name) for name in carried if carried.count(name) > 1})
@@ -227,7 +232,7 @@ def transform_file(
     }
     with AppendedParquet(output, schema, job, plain=(vectors,)) as file:
         there = source.n_rows if file.finished else file.n_rows
-        for table in () if file.finished else _fused(source, pipeline, carried, schema, made_by, n_rows, there):
+        for table in () if file.finished else _fused(source, pipeline, carried, schema, n_rows, there):
             file.append(table)
         if _identity(path) != identity or not (file.finished or file.n_rows == source.n_rows):
             raise RuntimeError(f"{path} was changed while it was read; run again, which begins anew")
@@ -248,13 +253,27 @@ def _check_roles(columns: Mapping[str, str], pipeline: Pipeline, calibrator: Pat
                 )
 
 
+def _check_encoder(path: Path, given: str | None, calibrator: Path, fitted: str | None) -> None:
+    """That vectors come from the encoder of the calibrator, as far as both are known."""
+    if given is not None and fitted is not None and given != fitted:
+        raise ValueError(
+            f"{path} holds vectors of encoder {given!r}, but {calibrator} was fitted on those of {fitted!r}; means and "
+            "spreads of one encoder are wrong for another: fit a new calibrator"
+        )
+    if given is None and fitted is not None:
+        warn(f"{_UNCHECKED}: {calibrator} was fitted on {fitted!r}, but {path} says nothing; say --encoder NAME")
+    elif given is not None and fitted is None:
+        warn(f"{_UNCHECKED}: {path} says {given!r}, but {calibrator} does not know; fit it with --encoder NAME")
+
+
 def _fused(
-    source: Source, pipeline: Pipeline, carried: list[str], schema: Any, encoder: str | None, n_rows: int, start: int
+    source: Source, pipeline: Pipeline, carried: list[str], schema: Any, n_rows: int, start: int
 ) -> Iterator[Any]:
     """Tables of what is carried through, and fused vectors; GROUP batches in each."""
     wanted, warned, held = [*carried, *source.columns.values()], _Warned(source), []
     directions = Directions(pipeline)
     widths = dict.fromkeys(source.columns, pipeline[-1].n_features_in_)
+    encoder = encoder_fingerprint(pipeline)  # which was checked
     for first, table in source.tables(wanted, n_rows, start):
         parts = source.parts(table, first, widths)
         with warned.told(first), _explained(source, parts, first, len(table)):
@@ -280,7 +299,7 @@ def _schema(source: Source, pipeline: Pipeline, carried: list[str], vectors: str
     fields = [*(source.schema.field(name) for name in carried), pa.field(vectors, kind)]
     return tell(
         pa.schema(fields, metadata=source.schema.metadata),
-        encoder=encoder or encoder_fingerprint(pipeline),
+        encoder=encoder,  # which the calibrator's is only a guess at
         calibrator=pipeline_fingerprint(pipeline),
         vectors=vectors,
         roles=sorted(source.columns),

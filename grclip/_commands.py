@@ -189,7 +189,8 @@ def _print_parquet(path: Path) -> None:
         schema, metadata = file.schema_arrow, file.metadata
         told, rows = told_by(schema, str(path)), told_by_rows(file)
     print(f"  Parquet, {metadata.num_rows:,} rows in {metadata.num_row_groups:,} row groups")
-    print(f"  encoder     {told.get('encoder') or _by_column('encoder', rows) or 'unknown'}")
+    unknown = "unknown: nobody said which made the vectors that these were fused from" if "roles" in told else "unknown"
+    print(f"  encoder     {told.get('encoder') or _by_column('encoder', rows) or unknown}")
     if told.get("calibrator") is not None:
         print(f"  calibrator  {told['calibrator']}: made column {told['vectors']!r} of {', '.join(told['roles'])}")
     elif rows["calibrator"]:

@@ -241,7 +241,10 @@ class TestFit:
         assert load_pipeline(tmp_path / "c")["degap"].encoder_ == "SigLIP"
         status, _, err = run(capsys, "fit", tmp_path / "said", tmp_path / "unsaid", *words)
         assert status == 0
-        assert err.count("cannot check that one encoder made all vectors") == 1
+        assert err == (
+            f"grclip: cannot check that one encoder made all vectors: {tmp_path / 'said'} says 'toy', but "
+            f"{tmp_path / 'unsaid'} says nothing; if it is the same, say --encoder NAME\n"
+        )
 
     @pytest.mark.parametrize("statistics", [True, False])
     def test_columns_of_fingerprints_count_where_metadata_are_silent(self, capsys, tmp_path, statistics):
@@ -491,7 +494,21 @@ class TestTransform:
         write(folder / "docs.parquet", parts, encoder="SigLIP")
         status, _, err = transform(capsys, folder)
         assert status == 1
-        assert "was fitted on vectors of encoder 'toy', but these come from 'SigLIP'" in err
+        told = f"docs.parquet holds vectors of encoder 'SigLIP', but {folder / 'c.safetensors'} was fitted on those of"
+        assert f"{told} 'toy'; means" in err
+
+    def test_the_metadata_do_not_say_an_encoder_that_nobody_stated(self, capsys, files):
+        folder, *_ = files
+        words = ["fit", folder / "docs.parquet", "--output", folder / "c.safetensors", *WORDS, "--encoder", "toy"]
+        assert run(capsys, *words)[0] == 0
+        status, _, err = transform(capsys, folder)
+        told = f"{folder / 'c.safetensors'} was fitted on 'toy', but {folder / 'docs.parquet'} says nothing; say"
+        assert (status, f"{told} --encoder NAME" in err, "Items(" in err) == (0, True, False)
+        assert json.loads(pq.read_schema(folder / "out.parquet").metadata[KEY])["encoder"] is None
+        _, out, _ = run(capsys, "info", folder / "out.parquet")
+        assert "encoder     unknown: nobody said which made the vectors that these were fused from\n" in out
+        assert transform(capsys, folder, *WORDS, "--encoder", "toy")[::2] == (0, "")
+        assert json.loads(pq.read_schema(folder / "out.parquet").metadata[KEY])["encoder"] == "toy"
 
     def test_a_file_without_rows(self, capsys, files):
         folder, *_ = files
