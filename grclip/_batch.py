@@ -21,7 +21,7 @@ from grclip import __version__
 from grclip._append import AppendedParquet, beside
 from grclip._direction import Directions
 from grclip._kernels import dtype_of, norm_limits, row_norms
-from grclip._parquet import Source, arrow, as_lists, list_type, tell
+from grclip._parquet import Source, arrow, as_lists, is_parquet, list_type, tell
 from grclip._validation import check_k, few, warn
 from grclip.fusion import MultimodalFuser
 from grclip.gap import ModalityGapRemover
@@ -37,6 +37,7 @@ GROUP = 8
 SAMPLE = 10_000
 """Rows of documents, and of queries, from which spreads are measured."""
 
+_MODALITIES = ("text", "image", "audio", "video")
 _UNCHECKED = "cannot check that one encoder made all vectors"
 _SHOWN = 3  # warnings that are shown in full
 
@@ -113,7 +114,7 @@ def _check_fit(
     fuser: MultimodalFuser,
 ) -> None:
     """What can be said before anything is read."""
-    modalities_of([*columns, *query_columns], fuser.modalities)
+    _check_modalities([*columns, *query_columns], fuser.modalities or {})
     shared = columns.keys() & query_columns.keys()
     if shared:
         raise ValueError(
@@ -126,6 +127,20 @@ def _check_fit(
         raise ValueError("--equalize measures documents against queries: give --query-column, and --queries FILE")
     rows = [Items(dict.fromkeys(side, np.ones((1, 1)))) for side in (query_columns, columns) if side]
     clone(fuser).set_params(equalize=False).fit(SearchTask(*rows) if query_columns else rows[0])
+
+
+def _check_modalities(roles: Sequence[str], given: Mapping[str, str]) -> None:
+    """That the modality of each role is known, in words of the command line."""
+    for role, modality in given.items():
+        if modality not in _MODALITIES:
+            raise ValueError(f"--modality {role}={modality}: expected one of {', '.join(_MODALITIES)}")
+    for role in roles:
+        try:
+            modalities_of([role], given)
+        except ValueError as error:
+            raise ValueError(
+                f"unknown modality of {role!r}; say which of {', '.join(_MODALITIES)} it is: --modality {role}=image"
+            ) from error
 
 
 def _check_files(files: Sequence[Path], queries: Sequence[Path], output: Path) -> None:
@@ -164,9 +179,7 @@ def _encoder(sources: Sequence[Source], given: str | None) -> str | None:
     silent = [str(path) for path, name in found.items() if name is None]
     for name, path in known.items() if silent else ():
         more = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
-        warn(
-            f"{_UNCHECKED}: {path} says {name!r}, but {silent[0]}{more} says nothing; if it is the same, say --encoder NAME"
-        )
+        warn(f"{_UNCHECKED}: {path} says {name!r}, {silent[0]}{more} nothing; if it is the same, say --encoder NAME")
     return next(iter(known), None)
 
 
@@ -205,9 +218,7 @@ def transform_file(
 ) -> tuple[int, int, str]:
     """Write a file with fused vectors in the place of parts; rows, rows that were there already, and what to say."""
     _check_output(output, [path, calibrator])
-    pipeline, source = load_pipeline(calibrator), Source.open(path, columns)
-    if not isinstance(pipeline[-1], MultimodalFuser):
-        raise ValueError(f"{calibrator} removes the gap, but does not fuse: save a pipeline with a MultimodalFuser")
+    pipeline, source = _loaded(calibrator), Source.open(path, columns)
     _check_roles(columns, pipeline, calibrator)
     made_by = _encoder([source], encoder)
     _check_encoder(path, made_by, calibrator, encoder_fingerprint(pipeline))
@@ -240,6 +251,22 @@ def transform_file(
         return source.n_rows, there, file.note
 
 
+def _loaded(calibrator: Path) -> Pipeline:
+    """A pipeline that fuses; of other files, what they are, and what is wanted."""
+    wanted = "--calibrator takes what grclip fit wrote, or save_pipeline of a pipeline that fuses"
+    if not calibrator.exists():
+        raise FileNotFoundError(f"{calibrator}: no such file; {wanted}")
+    if is_parquet(calibrator):
+        raise ValueError(f"{calibrator} is a Parquet file; {wanted}")
+    try:
+        pipeline = load_pipeline(calibrator)
+    except ValueError as error:
+        raise ValueError(f"{error}; {wanted}") from error
+    if not isinstance(pipeline[-1], MultimodalFuser):
+        raise ValueError(f"{calibrator} removes the gap, but does not fuse; {wanted}")
+    return pipeline
+
+
 def _check_roles(columns: Mapping[str, str], pipeline: Pipeline, calibrator: Path) -> None:
     """That the calibrator has a mean of each role."""
     for remover in pipeline:
@@ -251,6 +278,13 @@ def _check_roles(columns: Mapping[str, str], pipeline: Pipeline, calibrator: Pat
                     f"{calibrator} has no mean of role {', '.join(unknown)}, but of {known}; name roles in --column "
                     "as in fit, or fit on this one, too"
                 )
+
+
+def _other_roles(columns: Mapping[str, str], pipeline: Pipeline) -> list[str]:
+    """Roles of the same side that the calibrator knows, and no column was named for."""
+    asked = pipeline[-1].query_roles_
+    known = pipeline[0].means_ if isinstance(pipeline[0], ModalityGapRemover) else ()
+    return [role for role in known if role not in columns and (role in asked) == (not asked.isdisjoint(columns))]
 
 
 def _check_encoder(path: Path, given: str | None, calibrator: Path, fitted: str | None) -> None:
@@ -271,12 +305,12 @@ def _fused(
 ) -> Iterator[Any]:
     """Tables of what is carried through, and fused vectors; GROUP batches in each."""
     wanted, warned, held = [*carried, *source.columns.values()], _Warned(source), []
-    directions = Directions(pipeline)
+    directions, others = Directions(pipeline), _other_roles(source.columns, pipeline)
     widths = dict.fromkeys(source.columns, pipeline[-1].n_features_in_)
     encoder = encoder_fingerprint(pipeline)  # which was checked
     for first, table in source.tables(wanted, n_rows, start):
         parts = source.parts(table, first, widths)
-        with warned.told(first), _explained(source, parts, first, len(table)):
+        with warned.told(first), _explained(source, parts, first, len(table), others):
             fused = pipeline.transform(Items(parts, encoder=encoder))
         for role, told in directions.look(parts).items():
             warn(f"{source.where(role)} {told}; if columns or files were exchanged, put --column right and run again")
@@ -345,14 +379,16 @@ class _Warned:
 
 
 @contextmanager
-def _explained(source: Source, parts: Mapping[str, NDArray], first: int, n: int) -> Iterator[None]:
+def _explained(
+    source: Source, parts: Mapping[str, NDArray], first: int, n: int, others: Sequence[str] = ()
+) -> Iterator[None]:
     """Say of which file, column and rows an error is that came from a batch."""
     try:
         yield
     except ValueError as error:
         for role, part in parts.items():
             _refuse_values(source.where(role), part, first)
-        _refuse_empty(source, parts, first, n)
+        _refuse_empty(source, parts, first, n, others)
         raise ValueError(f"{source.path}, in rows counted from {first}: {error}") from error
 
 
@@ -368,14 +404,15 @@ def _refuse_values(where: str, part: NDArray, first: int) -> None:
             raise ValueError(f"{where} has {what} in {rows}; drop these rows or encode them again")
 
 
-def _refuse_empty(source: Source, parts: Mapping[str, NDArray], first: int, n: int) -> None:
+def _refuse_empty(source: Source, parts: Mapping[str, NDArray], first: int, n: int, others: Sequence[str] = ()) -> None:
     """Rows without any part are an error; where values have been checked, one number tells whether a row is there."""
     there = np.zeros(n, dtype=bool)
     for part in parts.values():
         there |= ~np.isnan(part[:, 0])
     if not there.all():
         listed = ", ".join(repr(column) for column in source.columns.values())
+        more = f"; the calibrator also knows {', '.join(map(repr, others))}: --column {others[0]}=..." if others else ""
         raise ValueError(
             f"{source.path}: no part at all in {few(first + np.flatnonzero(~there))}: nothing in {listed}; leave these "
-            "rows out"
+            f"rows out{more}"
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from grclip._batch import SAMPLE, fit_files, transform_file
-from grclip._parquet import opened, told_by, told_by_rows
+from grclip._parquet import is_parquet, opened, told_by, told_by_rows
 from grclip.fusion import MultimodalFuser
 from grclip.gap import ModalityGapRemover
 from grclip.pipelines import encoder_fingerprint, load_pipeline, pipeline_fingerprint
@@ -116,6 +116,8 @@ def _fit(options: argparse.Namespace) -> None:
     )
     print(f"{options.output}: {pipeline_fingerprint(pipeline)}")
     _print_steps(pipeline)
+    if not any(role.startswith("query") for role in pipeline["degap"].means_):
+        print("  no queries: this calibrator cannot transform queries; add --queries FILE --query-column query=COLUMN")
 
 
 def _transform(options: argparse.Namespace) -> None:
@@ -137,10 +139,9 @@ def _transform(options: argparse.Namespace) -> None:
 def _info(options: argparse.Namespace) -> None:
     if options.file.is_dir():
         raise ValueError(f"{options.file} is a folder; give a calibrator or a Parquet file")
-    with open(options.file, "rb") as file:
-        parquet = file.read(4) == b"PAR1"
-    print(options.file)
-    if parquet:
+    if not options.file.exists():
+        raise FileNotFoundError(f"{options.file}: no such file")
+    if is_parquet(options.file):
         _print_parquet(options.file)
     else:
         _print_calibrator(options.file)
@@ -150,14 +151,17 @@ def _print_calibrator(path: Path) -> None:
     try:
         pipeline = load_pipeline(path)
     except ValueError as error:
+        if "no safetensors file" in str(error):
+            raise ValueError(f"{path} is neither a calibrator nor a Parquet file, or is damaged ({error})") from error
         if "holds a ModalityGapRemover" not in str(error):
             raise
         remover = ModalityGapRemover.load(path)
-        print("  the means of a ModalityGapRemover; grclip transform takes what save_pipeline or grclip fit wrote")
+        print(f"{path}\n  the means of a ModalityGapRemover")
+        print("  grclip transform takes what grclip fit wrote, or save_pipeline of a pipeline that fuses")
         print(f"  encoder     {remover.encoder_ or 'unknown'}\n  width       {remover.n_features_in_}")
         print(f"  degap       {_told_of(remover)}")
         return
-    print(f"  a fitted pipeline\n  fingerprint {pipeline_fingerprint(pipeline)}")
+    print(f"{path}\n  a fitted pipeline\n  fingerprint {pipeline_fingerprint(pipeline)}")
     print(f"  encoder     {encoder_fingerprint(pipeline) or 'unknown'}\n  width       {pipeline[0].n_features_in_}")
     _print_steps(pipeline)
 
@@ -188,7 +192,7 @@ def _print_parquet(path: Path) -> None:
     with opened(path) as file:
         schema, metadata = file.schema_arrow, file.metadata
         told, rows = told_by(schema, str(path)), told_by_rows(file)
-    print(f"  Parquet, {metadata.num_rows:,} rows in {metadata.num_row_groups:,} row groups")
+    print(f"{path}\n  Parquet, {metadata.num_rows:,} rows in {metadata.num_row_groups:,} row groups")
     unknown = "unknown: nobody said which made the vectors that these were fused from" if "roles" in told else "unknown"
     print(f"  encoder     {told.get('encoder') or _by_column('encoder', rows) or unknown}")
     if told.get("calibrator") is not None:

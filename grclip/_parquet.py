@@ -124,6 +124,14 @@ class Source:
                 yield start, pa.Table.from_batches(held)
 
 
+def is_parquet(path: Path) -> bool:
+    """Whether a file begins as Parquet files do."""
+    if path.is_dir():
+        return False
+    with open(path, "rb") as file:
+        return file.read(4) == b"PAR1"
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
     """A Parquet file, of which pages are read as they are needed; what is wrong with it names it."""
@@ -158,9 +166,10 @@ def vector_type(kind: Any, where: str) -> tuple[np.dtype | None, int | None]:
         return None, None
     lists = types.is_fixed_size_list(kind) or types.is_list(kind) or types.is_large_list(kind)
     if not lists or str(kind.value_type) not in _FLOATS:
+        empty = lists and types.is_null(kind.value_type)
         raise TypeError(
             f"{where} is of type {kind}; expected lists of float16, float32 or float64, of a fixed size or all of one "
-            "length"
+            f"length{'; write null, not an empty list, where a part is missing' if empty else ''}"
         )
     return np.dtype(_FLOATS[str(kind.value_type)]), kind.list_size if types.is_fixed_size_list(kind) else None
 
@@ -185,15 +194,18 @@ def as_vectors(column: Any, where: str, first: int = 0, width: int | None = None
             f"{where} has vectors of {fixed} numbers, where {width} are expected; all vectors come from one encoder"
         )
     known = lengths[~missing]
-    width = width or (int(known[0]) if len(known) else fixed)
+    full = known[known > 0]
+    width = width or (int(full[0]) if len(full) else 0 if len(known) else fixed)
     if width is None:
         return None
     odd = np.flatnonzero((lengths != width) & ~missing)
     if len(odd) or width == 0:
-        found = sorted({int(length) for length in lengths[odd]}) or [0]
+        rows = odd if width else np.flatnonzero(~missing)
+        found = sorted({int(length) for length in lengths[rows]})
+        way = "write null where a part is missing" if 0 in found else "all vectors come from one encoder"
+        expected = f", where {width} are expected" if width else ""
         raise ValueError(
-            f"{where} has vectors of {', '.join(map(str, found))} numbers in {few(first + odd)}, where {width} are "
-            "expected; all vectors come from one encoder"
+            f"{where} has vectors of {', '.join(map(str, found))} numbers in {few(first + rows)}{expected}; {way}"
         )
     return _filled(_numbers(column, missing, fixed, dtype, where, first), missing, width, dtype)
 

@@ -133,12 +133,23 @@ class TestColumns:
             (pa.array([[1.0], [1.0, 2.0], [3.0]]), r"vectors of 2 numbers in 1 row \(101\), where 1 are expected"),
             (pa.array([[1.0, None], [1.0, 2.0]]), r"nulls inside the vectors of 1 row \(100\)"),
             (pa.array([[1.0, 2.0], None, [1.0, None]], pa.list_(pa.float32(), 2)), r"nulls inside .* 1 row \(102\)"),
-            (pa.array([[], []], pa.list_(pa.float32())), r"vectors of 0 numbers"),
+            (
+                pa.array([[], []], pa.list_(pa.float32())),
+                r"vectors of 0 numbers in 2 rows \(100, 101\); write null where",
+            ),
+            (
+                pa.array([[], [1.0, 2.0]]),
+                r"vectors of 0 numbers in 1 row \(100\), where 2 are expected; write null where",
+            ),
         ],
     )
     def test_rows_that_are_no_vectors(self, column, message):
         with pytest.raises(ValueError, match=f"here has {message}"):
             as_vectors(column, "here", first=100)
+
+    def test_empty_lists_alone(self):
+        with pytest.raises(TypeError, match="write null, not an empty list, where a part is missing"):
+            as_vectors(pa.array([[], []]), "here")
 
     @pytest.mark.parametrize("column", [pa.array([1.0]), pa.array(["a"]), pa.array([[1]]), pa.array([["a"]])])
     def test_columns_that_hold_no_vectors(self, column):
@@ -242,8 +253,8 @@ class TestFit:
         status, _, err = run(capsys, "fit", tmp_path / "said", tmp_path / "unsaid", *words)
         assert status == 0
         assert err == (
-            f"grclip: cannot check that one encoder made all vectors: {tmp_path / 'said'} says 'toy', but "
-            f"{tmp_path / 'unsaid'} says nothing; if it is the same, say --encoder NAME\n"
+            f"grclip: cannot check that one encoder made all vectors: {tmp_path / 'said'} says 'toy', "
+            f"{tmp_path / 'unsaid'} nothing; if it is the same, say --encoder NAME\n"
         )
 
     @pytest.mark.parametrize("statistics", [True, False])
@@ -317,7 +328,8 @@ class TestFit:
             ([*WORDS, "--weight", "text=1", "--weight", "text=2"], "--weight names a role twice: text=1.0, text=2.0"),
             ([*WORDS, "--weight", "text=-1", "--weight", "image=2"], "weights['text'] must be a finite number"),
             ([*WORDS, "--sample", "0"], "sample must be a whole number of at least 1"),
-            (["--column", "sketch=text_embedding"], "unknown modality of 'sketch'"),
+            (["--column", "sketch=text_embedding"], "say which of text, image, audio, video it is: --modality sketch="),
+            ([*WORDS, "--modality", "text=words"], "--modality text=words: expected one of text, image, audio, video"),
             (["--column", "text=text_embedding"], "no part at all in 43 rows (1, 4, 7, 10, 13, ...): nothing in"),
         ],
     )  # fmt: skip
@@ -588,14 +600,14 @@ class TestTransform:
         assert (folder / "out.parquet").read_bytes() == whole
 
     def test_columns_and_files_that_were_exchanged(self, capsys, files):
-        folder, parts, query, _ = files
+        folder, _, query, _ = files
         status, _, err = transform(
             capsys, folder, "--column", "image=text_embedding", "--column", "text=image_embedding"
         )
         assert (status, err.count("if columns or files were exchanged, put --column right")) == (0, 2)
         assert re.search(
-            r"docs.parquet: column 'text_embedding' \(role 'image'\) looks like 'text': the mean of its first \d+ vectors "
-            r"has cosine (0\.9\d|1\.00) with the mean of 'text', and -?0\.[0-7]\d with that of 'image'", err
+            r"docs.parquet: column 'text_embedding' \(role 'image'\) looks like 'text': the mean of its first \d+ "
+            r"vectors has cosine (0\.9\d|1\.00) with the mean of 'text', and -?0\.[0-7]\d with that of 'image'", err
         )  # fmt: skip
         write(folder / "asked.parquet", {"query": query})
         status, _, err = transform(capsys, folder, "--column", "image=query_embedding", source="asked.parquet")
@@ -686,7 +698,28 @@ class TestTransform:
         assert (status, "removes the gap, but does not fuse" in err) == (1, True)
         pipeline["degap"].save(folder / "c.safetensors")
         status, _, err = transform(capsys, folder)
-        assert (status, "holds a ModalityGapRemover, not a Pipeline" in err) == (1, True)
+        wanted = "--calibrator takes what grclip fit wrote, or save_pipeline of a pipeline that fuses"
+        assert (status, f"holds a ModalityGapRemover, not a Pipeline; {wanted}" in err) == (1, True)
+        words = ["transform", folder / "docs.parquet", folder / "out.parquet", *WORDS, "--calibrator"]
+        for name, message in (("queries.parquet", "queries.parquet is a Parquet file"), ("none", "none: no such file")):
+            status, _, err = run(capsys, *words, folder / name)
+            assert (status, f"{message}; {wanted}" in err) == (1, True)
+
+    def test_a_column_that_was_forgotten(self, capsys, files):
+        folder, *_ = files
+        status, _, err = transform(capsys, folder, "--column", "image=image_embedding")
+        told = "nothing in 'image_embedding'; leave these rows out; the calibrator also knows 'text': --column text=..."
+        assert (status, told in err) == (1, True)
+        status, _, err = transform(capsys, folder)
+        assert (status, err) == (0, "")
+
+    def test_fit_says_that_queries_were_left_out(self, capsys, files):
+        folder, *_ = files
+        status, out, _ = run(capsys, "fit", folder / "docs.parquet", "--output", folder / "c.safetensors", *WORDS)
+        assert (status, "no queries: this calibrator cannot transform queries; add --queries FILE" in out) == (0, True)
+        more = ["--queries", folder / "queries.parquet", *ASKED]
+        _, out, _ = run(capsys, "fit", folder / "docs.parquet", "--output", folder / "c.safetensors", *WORDS, *more)
+        assert "no queries" not in out
 
     @pytest.mark.parametrize(
         "told",
@@ -739,9 +772,13 @@ class TestInfo:
     def test_other_files(self, capsys, files):
         folder, *_ = files
         (folder / "text").write_text("hello")
-        for name, message in (("text", "is damaged or no safetensors file"), ("none", "No such file"), (".", "folder")):
-            status, _, err = run(capsys, "info", folder / name)
-            assert (status, message in err) == (1, True)
+        for name, message in (
+            ("text", "text is neither a calibrator nor a Parquet file, or is damaged"),
+            ("none", "none: no such file"),
+            (".", "folder"),
+        ):
+            status, out, err = run(capsys, "info", folder / name)
+            assert (status, out, message in err) == (1, "", True)
 
 
 SERVER = f"""
