@@ -35,6 +35,14 @@ def beside(path: Path) -> tuple[Path, Path]:
     return path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.journal")
 
 
+def forget(path: Path) -> None:
+    """Remove the journal that was kept of a finished file, unless another process has begun to write it anew."""
+    partial, journal = beside(path)
+    with suppress(RuntimeError), _locked(journal, path):
+        if not partial.exists():
+            journal.unlink()
+
+
 class AppendedParquet:
     """Appends tables to a Parquet file, each as one row group; `job` is all that its bytes depend on."""
 
@@ -93,10 +101,12 @@ class AppendedParquet:
         self._footers.append(footer.getvalue())
         self._end, self.n_rows = end, self.n_rows + len(table)
 
-    def finish(self) -> None:
-        """Put the footers together, and give the file its name."""
+    def finish(self, *, keep: bool = False) -> None:
+        """Put the footers together, and give the file its name; `keep` the journal, by which the same job knows it."""
         with self._explained():
             self._finish()
+            if not keep:
+                self.journal.unlink(missing_ok=True)
 
     def _finish(self) -> None:
         if not self.finished:
@@ -105,7 +115,6 @@ class AppendedParquet:
                 os.fsync(file.fileno())
                 self._note_line({"finished": _marks(os.fstat(file.fileno()))})
             os.replace(self.partial, self.path)
-        self.journal.unlink(missing_ok=True)
 
     @contextmanager
     def _opened(self) -> Iterator[IO[bytes]]:

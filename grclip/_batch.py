@@ -18,7 +18,7 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from grclip import __version__
-from grclip._append import AppendedParquet, beside
+from grclip._append import AppendedParquet, beside, forget
 from grclip._direction import Directions
 from grclip._kernels import dtype_of, norm_limits, row_norms
 from grclip._parquet import Source, arrow, as_lists, is_parquet, list_type, tell
@@ -150,20 +150,21 @@ def _check_files(files: Sequence[Path], queries: Sequence[Path], output: Path) -
         again = [str(path) for path, found in zip(named, resolved, strict=True) if resolved.count(found) > 1]
         if again:
             raise ValueError(f"{' and '.join(again)} are one file, whose rows would count twice; name it once")
-    _check_output(output, [*files, *queries])
+    _check_outputs([output], [*files, *queries])
 
 
-def _check_output(output: Path, read: Sequence[Path]) -> None:
-    """That a file can be written there, before the work is done."""
-    if not output.resolve().parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(output.resolve().parent)!r} to write {output.name!r} to")
-    if output.is_dir():
-        raise IsADirectoryError(f"{output} is a folder; name a file in it to write to")
-    if output.exists() and not output.is_file():
-        raise FileExistsError(f"{output} is a device or a pipe, which would be replaced; name a file to write to")
-    for path in read:
+def _check_outputs(outputs: Sequence[Path], read: Sequence[Path]) -> None:
+    """That files can be written there, before the work is done."""
+    sources = {(about.st_dev, about.st_ino) for about in (path.stat() for path in read if path.exists())}
+    for output in outputs:
+        if not output.resolve().parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {str(output.resolve().parent)!r} to write {output.name!r} to")
+        if output.is_dir():
+            raise IsADirectoryError(f"{output} is a folder; name a file in it to write to")
+        if output.exists() and not output.is_file():
+            raise FileExistsError(f"{output} is a device or a pipe, which would be replaced; name a file to write to")
         for written in (output, *beside(output)):
-            if written.exists() and path.exists() and os.path.samefile(path, written):
+            if written.exists() and (written.stat().st_dev, written.stat().st_ino) in sources:
                 raise ValueError(f"{written} is the file that is read; write to another")
 
 
@@ -217,25 +218,55 @@ def transform_file(
     encoder: str | None = None,
 ) -> tuple[int, int, str]:
     """Write a file with fused vectors in the place of parts; rows, rows that were there already, and what to say."""
-    _check_output(output, [path, calibrator])
-    pipeline, source = _loaded(calibrator), Source.open(path, columns)
+    [done] = transform_files([path], [output], calibrator, columns, vectors=vectors, encoder=encoder)
+    return done
+
+
+def transform_files(
+    paths: Sequence[Path],
+    outputs: Sequence[Path],
+    calibrator: Path,
+    columns: Mapping[str, str],
+    *,
+    vectors: str = "vector",
+    encoder: str | None = None,
+) -> Iterator[tuple[int, int, str]]:
+    """The same for several files, one after the other; begun again, those that are finished are left as they are."""
+    _check_outputs(outputs, [*paths, calibrator])
+    pipeline, sources = _loaded(calibrator), [Source.open(path, columns) for path in paths]
     _check_roles(columns, pipeline, calibrator)
-    made_by = _encoder([source], encoder)
-    _check_encoder(path, made_by, calibrator, encoder_fingerprint(pipeline))
-    width = int(pipeline[-1].n_features_in_)
-    carried = [name for name in source.schema.names if name not in columns.values()]
-    twice = sorted({repr(name) for name in carried if carried.count(name) > 1})
-    if twice:
-        raise ValueError(f"{path} has more than one column {', '.join(twice)}: give each a name of its own")
-    if vectors in carried:
-        raise ValueError(
-            f"{path} has a column {vectors!r}, which would be carried through: choose another by --vectors"
-        )
-    schema, identity = _schema(source, pipeline, carried, vectors, made_by), _identity(path)
+    _check_encoder(sources, encoder, calibrator, encoder_fingerprint(pipeline))
+    for source in sources:
+        _check_names(source, vectors)
+    for path, output in zip(paths, outputs, strict=True):
+        yield _write(Source.open(path, columns), output, pipeline, vectors, encoder, keep=len(paths) > 1)
+    for output in outputs if len(paths) > 1 else ():
+        forget(output)
+
+
+def outputs_in(folder: Path, paths: Sequence[Path]) -> list[Path]:
+    """A file for each input, under its name, in a folder that is made if it is not there."""
+    names = [path.name for path in paths]
+    again = [str(path) for path in paths if names.count(path.name) > 1]
+    if again:
+        raise ValueError(f"{' and '.join(again)} have one name, and would be written to one file in {folder}")
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"--output-dir {folder} is a file; name a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return [folder / name for name in names]
+
+
+def _write(
+    source: Source, output: Path, pipeline: Pipeline, vectors: str, encoder: str | None, *, keep: bool
+) -> tuple[int, int, str]:
+    """Write a file of fused vectors, or what is missing of it."""
+    path, width = source.path, int(pipeline[-1].n_features_in_)
+    carried = _carried(source)
+    schema, identity = _schema(source, pipeline, carried, vectors, source.encoder or encoder), _identity(path)
     n_rows = _batch_rows(source, width, source.bytes_of_row(carried))
     job = {
         "input": {**identity, "touched": path.stat().st_ctime_ns},  # moves with every write, and cannot be set
-        "columns": dict(columns),
+        "columns": dict(source.columns),
         "calibrator": pipeline_fingerprint(pipeline),
         "schema": hashlib.sha256(schema.serialize()).hexdigest(),
         "rows": [n_rows, GROUP],
@@ -247,8 +278,25 @@ def transform_file(
             file.append(table)
         if _identity(path) != identity or not (file.finished or file.n_rows == source.n_rows):
             raise RuntimeError(f"{path} was changed while it was read; run again, which begins anew")
-        file.finish()
+        file.finish(keep=keep)
         return source.n_rows, there, file.note
+
+
+def _carried(source: Source) -> list[str]:
+    """Columns that go through as they are."""
+    return [name for name in source.schema.names if name not in source.columns.values()]
+
+
+def _check_names(source: Source, vectors: str) -> None:
+    """That each column of the output has a name of its own."""
+    carried = _carried(source)
+    twice = sorted({repr(name) for name in carried if carried.count(name) > 1})
+    if twice:
+        raise ValueError(f"{source.path} has more than one column {', '.join(twice)}: give each a name of its own")
+    if vectors in carried:
+        raise ValueError(
+            f"{source.path} has a column {vectors!r}, which would be carried through: choose another by --vectors"
+        )
 
 
 def _loaded(calibrator: Path) -> Pipeline:
@@ -287,17 +335,21 @@ def _other_roles(columns: Mapping[str, str], pipeline: Pipeline) -> list[str]:
     return [role for role in known if role not in columns and (role in asked) == (not asked.isdisjoint(columns))]
 
 
-def _check_encoder(path: Path, given: str | None, calibrator: Path, fitted: str | None) -> None:
+def _check_encoder(sources: Sequence[Source], given: str | None, calibrator: Path, fitted: str | None) -> None:
     """That vectors come from the encoder of the calibrator, as far as both are known."""
-    if given is not None and fitted is not None and given != fitted:
+    said = _encoder(sources, given)
+    stated = [source.path for source in sources if (source.encoder or given) is not None]
+    silent = [source.path for source in sources if (source.encoder or given) is None]
+    if stated and fitted is not None and said != fitted:
         raise ValueError(
-            f"{path} holds vectors of encoder {given!r}, but {calibrator} was fitted on those of {fitted!r}; means and "
-            "spreads of one encoder are wrong for another: fit a new calibrator"
+            f"{stated[0]} holds vectors of encoder {said!r}, but {calibrator} was fitted on those of {fitted!r}; means "
+            "and spreads of one encoder are wrong for another: fit a new calibrator"
         )
-    if given is None and fitted is not None:
-        warn(f"{_UNCHECKED}: {calibrator} was fitted on {fitted!r}, but {path} says nothing; say --encoder NAME")
-    elif given is not None and fitted is None:
-        warn(f"{_UNCHECKED}: {path} says {given!r}, but {calibrator} does not know; fit it with --encoder NAME")
+    if not stated and fitted is not None:
+        more = f" and {len(silent) - 1} more say" if len(silent) > 1 else " says"
+        warn(f"{_UNCHECKED}: {calibrator} was fitted on {fitted!r}, but {silent[0]}{more} nothing; say --encoder NAME")
+    elif stated and fitted is None:
+        warn(f"{_UNCHECKED}: {stated[0]} says {said!r}, but {calibrator} does not know; fit it with --encoder NAME")
 
 
 def _fused(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from grclip._batch import SAMPLE, fit_files, transform_file
+from grclip._batch import SAMPLE, fit_files, outputs_in, transform_files
 from grclip._parquet import is_parquet, opened, told_by, told_by_rows
 from grclip.fusion import MultimodalFuser
 from grclip.gap import ModalityGapRemover
@@ -47,12 +47,18 @@ def add_commands(commands: Any) -> None:
 
     transform = commands.add_parser(
         "transform",
-        help="fuse the vectors of a Parquet file by a calibrator",
+        help="fuse the vectors of Parquet files by a calibrator",
+        usage="grclip transform IN OUT --calibrator FILE --column ROLE=NAME [...]\n"
+        "       grclip transform IN [IN ...] --output-dir OUT --calibrator FILE --column ROLE=NAME [...]",
         epilog="The columns of parts are replaced by one of fused vectors; others are carried through. Killed or out "
         "of disk, the same command goes on where it was.",
     )
-    transform.add_argument("source", type=Path, metavar="IN", help="documents or queries, in Parquet")
-    transform.add_argument("output", type=Path, metavar="OUT", help="the Parquet file to write")
+    transform.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="documents or queries, in Parquet; and the file to write"
+    )
+    transform.add_argument(
+        "--output-dir", type=Path, metavar="OUT", help="a folder to write to instead, each file under its name"
+    )
     transform.add_argument("--calibrator", type=Path, required=True, metavar="FILE", help="what grclip fit wrote")
     _add_columns(transform, "--column", required=True)
     transform.add_argument("--vectors", default="vector", metavar="NAME", help="column to write (%(default)s)")
@@ -121,19 +127,31 @@ def _fit(options: argparse.Namespace) -> None:
 
 
 def _transform(options: argparse.Namespace) -> None:
-    start = time.perf_counter()
-    n_rows, there, note = transform_file(
-        options.source,
-        options.output,
+    paths, outputs = _paths(options.files, options.output_dir)
+    done = transform_files(
+        paths,
+        outputs,
         options.calibrator,
         _by_role("--column", options.column),
         vectors=options.vectors,
         encoder=options.encoder,
     )
-    if note:
-        print(f"grclip: {note}", file=sys.stderr)
-    kept = f", {there:,} of them by an earlier run" if there else ""
-    print(f"{options.output}: {n_rows:,} rows{kept}; {time.perf_counter() - start:.1f} s")
+    start = time.perf_counter()
+    for output, (n_rows, there, note) in zip(outputs, done, strict=True):
+        if note:
+            print(f"grclip: {output}: {note}", file=sys.stderr)
+        kept = f", {there:,} of them by an earlier run" if there else ""
+        print(f"{output}: {n_rows:,} rows{kept}; {time.perf_counter() - start:.1f} s", flush=True)
+        start = time.perf_counter()
+
+
+def _paths(files: list[Path], folder: Path | None) -> tuple[list[Path], list[Path]]:
+    """What is read, and what is written."""
+    if folder is not None:
+        return files, outputs_in(folder, files)
+    if len(files) != 2:
+        raise ValueError(f"name a file and the one to write, IN OUT, or files and --output-dir OUT; got {len(files)}")
+    return files[:1], files[1:]
 
 
 def _info(options: argparse.Namespace) -> None:

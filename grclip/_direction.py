@@ -34,7 +34,7 @@ class Directions:
 
     def look(self, parts: Mapping[str, NDArray]) -> dict[str, str]:
         """What is odd about a role, of those of which enough rows have been seen by now."""
-        odd = {}
+        odd: dict[str, str] = {}
         for role in [role for role in parts if role in self.seen]:
             self.seen[role].append(_directions(parts[role]))
             if sum(map(len, self.seen[role])) >= ROWS:

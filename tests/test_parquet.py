@@ -522,6 +522,58 @@ class TestTransform:
         assert transform(capsys, folder, *WORDS, "--encoder", "toy")[::2] == (0, "")
         assert json.loads(pq.read_schema(folder / "out.parquet").metadata[KEY])["encoder"] == "toy"
 
+    def test_a_folder_of_files(self, capsys, files, monkeypatch):
+        folder, parts, _, pipeline = files
+        names = [f"part{i}.parquet" for i in range(4)]
+        for i, name in enumerate(names):
+            write(folder / name, {role: part[150 * i : 150 * (i + 1)] for role, part in parts.items()})
+        words = ["transform", *(folder / name for name in names), "--output-dir", folder / "new" / "fused"]
+        words += ["--calibrator", folder / "c.safetensors", *WORDS]
+        fused, n_files = batch._fused, []
+
+        def two(*args):
+            n_files.append(args)
+            if len(n_files) == 3:
+                raise KeyboardInterrupt
+            return fused(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(batch, "_fused", two)
+            assert run(capsys, *words)[0] == 130
+        written = folder / "new" / "fused"
+        assert sorted(path.name for path in written.glob("*")) == [
+            ".part0.parquet.journal", ".part1.parquet.journal", *names[:2]
+        ]  # fmt: skip
+        before = [(written / name).stat().st_ino for name in names[:2]]
+        write(folder / names[1], {role: part[150:300] for role, part in parts.items()})
+        status, out, err = run(capsys, *words)
+        assert status == 0
+        assert err == f"grclip: {written / names[1]}: what an earlier run left is of another input, calibrator or " \
+                      "version, and begun anew\n"  # fmt: skip
+        assert ["150 of them by an earlier run" in line for line in out.splitlines()] == [True, False, False, False]
+        assert (written / names[0]).stat().st_ino == before[0]
+        assert sorted(os.listdir(written)) == names
+        found = np.concatenate([as_vectors(pq.read_table(written / name)["vector"], "") for name in names])
+        np.testing.assert_array_equal(found, pipeline.transform(Items(parts)))
+
+    def test_folders_that_cannot_be_written_to(self, capsys, files):
+        folder, *_ = files
+        (folder / "more").mkdir()
+        (folder / "more" / "docs.parquet").write_bytes((folder / "docs.parquet").read_bytes())
+        words = ["--calibrator", folder / "c.safetensors", *WORDS]
+        documents, other = folder / "docs.parquet", folder / "more" / "docs.parquet"
+        for given, message in (
+            ([documents, other, "--output-dir", folder / "out"], "have one name, and would be written to one file"),
+            ([documents, "--output-dir", folder], "docs.parquet is the file that is read; write to another"),
+            ([documents, "--output-dir", other], "docs.parquet is a file; name a folder"),
+            ([documents, folder / "none", "--output-dir", folder / "out"], "none: no such file"),
+            ([documents], "name a file and the one to write, IN OUT, or files and --output-dir OUT; got 1"),
+            ([documents, other, folder / "out"], "IN OUT, or files and --output-dir OUT; got 3"),
+        ):
+            status, _, err = run(capsys, "transform", *given, *words)
+            assert (status, message in err) == (1, True)
+        assert not list(folder.glob("out/*"))
+
     def test_a_file_without_rows(self, capsys, files):
         folder, *_ = files
         empty = pq.read_table(folder / "docs.parquet").slice(0, 0)
