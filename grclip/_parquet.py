@@ -29,7 +29,7 @@ _FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
 
 def arrow(module: str = "pyarrow") -> Any:
     """A module of pyarrow."""
-    return optional_import(module, "datasets", "Parquet")
+    return optional_import(module, "parquet", "Parquet")
 
 
 @dataclass(frozen=True)

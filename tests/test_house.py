@@ -415,13 +415,15 @@ def test_packaging():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
     features = {
-        "open-clip", "sentence-transformers", "transformers", "datasets", "media", "plots", "eval", "ray", "qdrant",
-        "faiss",
+        "open-clip", "sentence-transformers", "transformers", "datasets", "parquet", "media", "plots", "eval", "ray",
+        "qdrant", "faiss",
     }  # fmt: skip
     assert set(extras) == features | {"all", "test", "docs"}
     assert {re.split("[>=<]", name)[0] for name in project["project"]["dependencies"]} == {
         "torch", "numpy", "scikit-learn", "scipy", "joblib", "safetensors", "tqdm"
     }  # fmt: skip
     assert set(re.search(r"\[(.*)\]", extras["all"][0])[1].split(",")) == features
+    floors = {name: [wish for wish in extras[name] if wish.startswith("pyarrow")] for name in ("datasets", "ray")}
+    assert list(floors.values()) == [extras["parquet"]] * 2
     assert (ROOT / "grclip" / "py.typed").exists()
     assert grclip.__version__ in (ROOT / "CHANGELOG.md").read_text()

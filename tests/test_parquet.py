@@ -710,6 +710,11 @@ class TestTransform:
             assert (status, message in err) == (1, True)
         assert not (folder / "out.parquet").exists()
 
+    def test_without_pyarrow(self, capsys, files, monkeypatch):
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+        status, _, err = transform(capsys, files[0])
+        assert (status, 'pip install "grclip[parquet]"' in err) == (1, True)
+
     def test_lists_that_an_older_pyarrow_cannot_read(self, tmp_path):
         path = write(tmp_path / "d", drawn(30)[0])
         message = (
