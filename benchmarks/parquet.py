@@ -16,11 +16,11 @@ import hashlib
 import json
 import os
 import random
+import select
 import signal
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -70,10 +70,13 @@ for line in sys.stdin:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os._exit(main(sys.argv[1:]))
     print(process, flush=True)
+    os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
+    print("ended", flush=True)
     next(sys.stdin)
     print(os.waitpid(process, 0)[1], flush=True)
 """
-"""Starts the command for a line that it reads, in a new process that has loaded all, and waits for it at the next."""
+"""Starts the command for a line that it reads, in a new process that has loaded all, and says its number, and when it
+has ended; it keeps the number until the next line, and then says how it ended."""
 
 
 def draw(path: Path, n: int, d: int, seed: int = 0, rows: int = 20_000) -> None:
@@ -161,26 +164,23 @@ def killed(folder: Path, kills: int, seed: int = 0, within: float = 1.0) -> dict
     command = words("transform", folder / "docs.parquet", target, "--calibrator", folder / "calibrator.safetensors")[3:]
     journal, n_kills, ends, whole = target.with_name(f".{target.name}.journal"), 0, [], digest(folder / "out.parquet")
     with subprocess.Popen(
-        [sys.executable, "-c", SERVER, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", SERVER, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
     ) as server:
         while n_kills < kills:
-            before, process = lines_of(journal), _answer(server)
+            before, process = lines_of(journal), int(_answer(server))
             if rng.random() > LOADING:
-                while lines_of(journal) == before and journal.exists():
-                    time.sleep(0.01)
-            time.sleep(rng.uniform(0, within))
+                while lines_of(journal) == before and not _has_ended(server, 0.01):
+                    pass
+            _has_ended(server, rng.uniform(0, within))
             os.kill(process, signal.SIGKILL)  # not waited for yet, so it is there, or what is left of it
-            if _answer(server):
+            if _status(server) == -signal.SIGKILL:
                 n_kills += 1
                 print(f"kill {n_kills}: {before} lines before, {lines_of(journal)} after", flush=True)
             else:
                 ends.append(digest(target) == whole)
                 target.unlink()
         _answer(server)
-        if _answer(server):
-            raise RuntimeError("the last run failed")
-        assert server.stdin is not None
-        server.stdin.close()
+        _status(server)
     ids = pq.read_table(target, columns=["id"])["id"].to_numpy()
     return {
         "kills": n_kills,
@@ -192,13 +192,28 @@ def killed(folder: Path, kills: int, seed: int = 0, within: float = 1.0) -> dict
     }
 
 
-def _answer(server: subprocess.Popen[str]) -> int:
-    """What the server says to a line: the number of a process that it starts, and to the next, how it ended."""
+def _answer(server: subprocess.Popen[bytes]) -> bytes:
+    """What the server says to a line."""
     assert server.stdin is not None
     assert server.stdout is not None
-    server.stdin.write("\n")
-    server.stdin.flush()
-    return int(server.stdout.readline())
+    server.stdin.write(b"\n")
+    return server.stdout.readline()
+
+
+def _has_ended(server: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Whether the process that the server started ends by itself within some seconds."""
+    assert server.stdout is not None
+    return bool(select.select([server.stdout], [], [], seconds)[0])
+
+
+def _status(server: subprocess.Popen[bytes]) -> int:
+    """How the process ended, as subprocess says it; it is an error if it failed by itself."""
+    assert server.stdout is not None
+    server.stdout.readline()
+    status = os.waitstatus_to_exitcode(int(_answer(server)))
+    if status not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"the transform failed by itself, with status {status}; it said why on standard error")
+    return status
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

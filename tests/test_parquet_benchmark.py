@@ -3,6 +3,7 @@
 import sys
 
 import pyarrow.parquet as pq
+import pytest
 
 from benchmarks.parquet import COLUMNS, draw, killed, measure, words
 from grclip.cli import main
@@ -25,6 +26,19 @@ def test_a_transform_that_is_killed_comes_out_whole(tmp_path, capsys):
     assert all(found["outputs equal to the uninterrupted one"])
     assert found["every row once, in order"]
     assert found["left over"] == []
+
+
+def test_a_transform_that_fails_by_itself_is_not_waited_for(tmp_path, monkeypatch, capfd):
+    documents, calibrator = tmp_path / "docs.parquet", tmp_path / "calibrator.safetensors"
+    draw(documents, 90, 8)
+    assert main(words("fit", documents, "--output", calibrator)[3:]) == 0
+    (tmp_path / "out.parquet").touch()
+    calibrator.write_text("damaged")
+    (tmp_path / ".killed.parquet.journal").touch()
+    monkeypatch.setattr("benchmarks.parquet.LOADING", 0)
+    with pytest.raises(RuntimeError, match="the transform failed by itself, with status 1"):
+        killed(tmp_path, kills=1)
+    assert "damaged" in capfd.readouterr().err
 
 
 def test_a_process_is_measured():
