@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -327,11 +328,27 @@ def test_the_block_of_the_reproduction_page_writes_what_the_benchmarks_read(tmp_
     assert len(task) == len(task.corpus) == len(qrels) == 20
 
 
-def test_the_blocks_of_the_page_on_files_run_one_after_the_other(capsys):
-    n_blocks, names = run_blocks("scale_files.md")
-    assert n_blocks == 2
-    assert "['degap', 'fuse'] True ViT-B-32/openai\n{'text': 300, 'image': 300}\n" in capsys.readouterr().out
-    assert names["fingerprint"].startswith("grclip@")
+def test_the_blocks_and_commands_of_the_page_on_files_run_one_after_the_other(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "scale_files.md").read_text()
+    blocks = re.findall(r"```(python|bash)\n(.*?)```", page, re.DOTALL)
+    names = {}
+    for language, block in blocks:
+        assert max(map(len, block.splitlines())) <= 85, "lines are not cut where the page is 1280 pixels wide"
+        if language == "python":
+            exec(compile(block, "scale_files.md", "exec"), names)
+            continue
+        (tmp_path / "shards").mkdir(exist_ok=True)
+        names["pq"].write_table(names["pq"].read_table("documents.parquet"), "shards/1.parquet")
+        for command in block.replace("\\\n", " ").replace("shards/*.parquet", "shards/1.parquet").splitlines():
+            assert grclip.cli.main(shlex.split(command)[1:]) == 0
+    assert [language for language, _ in blocks] == [*["python"] * 4, "bash", "python", "bash"]
+    out, err = capsys.readouterr()
+    assert "['degap', 'fuse'] ViT-B-32/openai\nTrue\n{'text': 300, 'image': 300}\n" in out
+    assert "(300, 10)" in out
+    assert err == ""
+    assert (names["rows"][:, 0] == np.arange(300)).mean() > 0.9
+    assert Path("fused/1.parquet").read_bytes() == Path("fused.parquet").read_bytes()
 
 
 def test_the_blocks_of_the_qdrant_page_run_one_after_the_other(capsys, tmp_path, monkeypatch):
