@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,15 @@ SAMPLE = 10_000
 _MODALITIES = ("text", "image", "audio", "video")
 _UNCHECKED = "cannot check that one encoder made all vectors"
 _SHOWN = 3  # warnings that are shown in full
+
+
+class Written(NamedTuple):
+    """What became of a file: rows, those that were there already, what to say, and the new rows of each kind."""
+
+    n_rows: int
+    there: int
+    note: str
+    kinds: Counter[str]
 
 
 @dataclass
@@ -216,8 +226,8 @@ def transform_file(
     *,
     vectors: str = "vector",
     encoder: str | None = None,
-) -> tuple[int, int, str]:
-    """Write a file with fused vectors in the place of parts; rows, rows that were there already, and what to say."""
+) -> Written:
+    """Write a file with fused vectors in the place of parts."""
     [done] = transform_files([path], [output], calibrator, columns, vectors=vectors, encoder=encoder)
     return done
 
@@ -230,7 +240,7 @@ def transform_files(
     *,
     vectors: str = "vector",
     encoder: str | None = None,
-) -> Iterator[tuple[int, int, str]]:
+) -> Iterator[Written]:
     """The same for several files, one after the other; begun again, those that are finished are left as they are."""
     _check_outputs(outputs, [*paths, calibrator])
     pipeline, sources = _loaded(calibrator), [Source.open(path, columns) for path in paths]
@@ -258,7 +268,7 @@ def outputs_in(folder: Path, paths: Sequence[Path]) -> list[Path]:
 
 def _write(
     source: Source, output: Path, pipeline: Pipeline, vectors: str, encoder: str | None, *, keep: bool
-) -> tuple[int, int, str]:
+) -> Written:
     """Write a file of fused vectors, or what is missing of it."""
     path, width = source.path, int(pipeline[-1].n_features_in_)
     carried = _carried(source)
@@ -272,14 +282,15 @@ def _write(
         "rows": [n_rows, GROUP],
         "versions": [__version__, arrow().__version__, np.__version__],
     }
+    kinds = Counter[str]()
     with AppendedParquet(output, schema, job, plain=(vectors,)) as file:
         there = source.n_rows if file.finished else file.n_rows
-        for table in () if file.finished else _fused(source, pipeline, carried, schema, n_rows, there):
+        for table in () if file.finished else _fused(source, pipeline, carried, schema, n_rows, there, kinds):
             file.append(table)
         if _identity(path) != identity or not (file.finished or file.n_rows == source.n_rows):
             raise RuntimeError(f"{path} was changed while it was read; run again, which begins anew")
         file.finish(keep=keep)
-        return source.n_rows, there, file.note
+        return Written(source.n_rows, there, file.note, kinds)
 
 
 def _carried(source: Source) -> list[str]:
@@ -353,9 +364,9 @@ def _check_encoder(sources: Sequence[Source], given: str | None, calibrator: Pat
 
 
 def _fused(
-    source: Source, pipeline: Pipeline, carried: list[str], schema: Any, n_rows: int, start: int
+    source: Source, pipeline: Pipeline, carried: list[str], schema: Any, n_rows: int, start: int, kinds: Counter[str]
 ) -> Iterator[Any]:
-    """Tables of what is carried through, and fused vectors; GROUP batches in each."""
+    """Tables of what is carried through, and fused vectors; GROUP batches in each. Counts kinds of rows."""
     wanted, warned, held = [*carried, *source.columns.values()], _Warned(source), []
     directions, others = Directions(pipeline), _other_roles(source.columns, pipeline)
     widths = dict.fromkeys(source.columns, pipeline[-1].n_features_in_)
@@ -364,6 +375,7 @@ def _fused(
         parts = source.parts(table, first, widths)
         with warned.told(first), _explained(source, parts, first, len(table), others):
             fused = pipeline.transform(Items(parts, encoder=encoder))
+        kinds.update(_kinds(parts, len(table)))
         for role, told in directions.look(parts).items():
             warn(f"{source.where(role)} {told}; if columns or files were exchanged, put --column right and run again")
         columns = [*(table.column(name) for name in carried), as_lists(fused)]
@@ -374,6 +386,18 @@ def _fused(
     if held:
         yield arrow().concat_tables(held)
     warned.sum_up()
+
+
+def _kinds(parts: Mapping[str, NDArray], n: int) -> dict[str, int]:
+    """Rows of each kind; where values have been checked, one number tells whether a part is there."""
+    codes = np.zeros(n, dtype=np.int64)
+    for place, part in enumerate(parts.values()):
+        codes |= (~np.isnan(part[:, 0])).astype(np.int64) << place
+    found = np.unique(codes, return_counts=True)
+    return {
+        "+".join(role for place, role in enumerate(parts) if code >> place & 1): count
+        for code, count in zip(*(some.tolist() for some in found), strict=True)
+    }
 
 
 def _schema(source: Source, pipeline: Pipeline, carried: list[str], vectors: str, encoder: str | None) -> Any:

@@ -137,11 +137,15 @@ def _transform(options: argparse.Namespace) -> None:
         encoder=options.encoder,
     )
     start = time.perf_counter()
-    for output, (n_rows, there, note) in zip(outputs, done, strict=True):
+    for output, (n_rows, there, note, kinds) in zip(outputs, done, strict=True):
         if note:
             print(f"grclip: {output}: {note}", file=sys.stderr)
         kept = f", {there:,} of them by an earlier run" if there else ""
-        print(f"{output}: {n_rows:,} rows{kept}; {time.perf_counter() - start:.1f} s", flush=True)
+        new = ", ".join(f"{kind} {n:,}" for kind, n in sorted(kinds.items()))
+        print(
+            f"{output}: {n_rows:,} rows{kept}{f' ({new})' if new else ''}; {time.perf_counter() - start:.1f} s",
+            flush=True,
+        )
         start = time.perf_counter()
 
 

@@ -415,7 +415,7 @@ class TestTransform:
         folder, parts, _, pipeline = files
         status, out, err = transform(capsys, folder)
         assert (status, err) == (0, "")
-        assert "out.parquet: 600 rows; " in out
+        assert "out.parquet: 600 rows (image 200, text 200, text+image 200); " in out
         table = pq.read_table(folder / "out.parquet")
         assert table.column_names == ["id", "name", "vector"]
         assert table.schema.field("vector").type == pa.list_(pa.field("element", pa.float16()), D)
@@ -1041,14 +1041,14 @@ class TestFaults:
         folder, _, _, pipeline = files
         job = self.broken_off(folder, monkeypatch)
         save_pipeline(pipeline.set_params(fuse__equalize=False), folder / "c.safetensors")
-        assert batch.transform_file(*job)[1:] == (0, "what an earlier run left is of another input, calibrator or "
+        assert batch.transform_file(*job)[1:3] == (0, "what an earlier run left is of another input, calibrator or "
                                                      "version, and begun anew")  # fmt: skip
 
     def test_the_same_calibrator_saved_again_goes_on(self, files, monkeypatch):
         folder, _, _, pipeline = files
         job = self.broken_off(folder, monkeypatch)
         save_pipeline(pipeline, folder / "c.safetensors")
-        assert batch.transform_file(*job)[1:] == (N, "")
+        assert batch.transform_file(*job)[1:] == (N, "", {})
 
     def test_a_full_disk_is_said_and_the_job_goes_on_later(self, files, server, monkeypatch):
         folder, *_ = files
@@ -1137,7 +1137,7 @@ class TestFaults:
         pq.write_table(turned, path, **options)
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         assert path.stat().st_size == before.st_size
-        _, there, note = batch.transform_file(*job)
+        _, there, note, _ = batch.transform_file(*job)
         assert (there, "begun anew" in note) == (0, True)
         assert pq.read_table(folder / "out.parquet")["id"].to_pylist() == list(range(N))[::-1]
 
