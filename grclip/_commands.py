@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from grclip._batch import SAMPLE, fit_files, outputs_in, transform_files
+from grclip._fit_files import SAMPLE, fit_files
 from grclip._parquet import is_parquet, opened, told_by, told_by_rows
+from grclip._transform_files import outputs_in, transform_files
 from grclip.fusion import MultimodalFuser
 from grclip.gap import ModalityGapRemover
 from grclip.pipelines import encoder_fingerprint, load_pipeline, pipeline_fingerprint

@@ -78,11 +78,13 @@ ALLOWED = {
     "_parquet": {"_optional", "_validation"},
     "_append": {"_parquet"},
     "_direction": {"_kernels", "items", "gap"},
-    "_batch": {
-        *("_kernels", "_validation", "_parquet", "_append", "_direction"),
+    "_batch": {"_kernels", "_validation", "_parquet", "_append"},
+    "_fit_files": {"_validation", "_parquet", "_batch", "items", "gap", "fusion", "pipelines"},
+    "_transform_files": {
+        *("_validation", "_parquet", "_append", "_batch", "_direction"),
         *("items", "gap", "fusion", "pipelines", "__version__"),
     },
-    "_commands": {"_batch", "_parquet", "pipelines", "gap", "fusion"},
+    "_commands": {"_fit_files", "_transform_files", "_parquet", "pipelines", "gap", "fusion"},
     "cli": {
         "_commands",
         "_demo",

@@ -21,8 +21,11 @@ from conftest import unit
 
 from grclip import Items, ModalityGapRemover, MultimodalFuser, SearchTask, load_pipeline, save_pipeline
 from grclip import _batch as batch
+from grclip import _transform_files as transforming
 from grclip._append import AppendedParquet, _advance, _After
+from grclip._fit_files import fit_files
 from grclip._parquet import KEY, Source, as_lists, as_vectors, opened
+from grclip._transform_files import transform_file
 from grclip.cli import main
 
 N, D = 600, 16
@@ -63,7 +66,7 @@ def write(path, parts, *, encoder=None, row_group_size=100, **others):
 def small_batches(monkeypatch):
     """Files of some hundred rows are read in several pieces, as large ones are."""
     monkeypatch.setattr(batch, "BATCH", 64 * 2 * 2 * D)
-    monkeypatch.setattr(batch, "GROUP", 2)
+    monkeypatch.setattr(transforming, "GROUP", 2)
 
 
 @pytest.fixture
@@ -72,7 +75,7 @@ def files(tmp_path):
     parts, query = drawn()
     documents = write(tmp_path / "docs.parquet", parts)
     queries = write(tmp_path / "queries.parquet", {"query": query}, row_group_size=1000)
-    pipeline = batch.fit_files(
+    pipeline = fit_files(
         [documents], COLUMNS, tmp_path / "c.safetensors", queries=[queries],
         query_columns={"query": "query_embedding"}, equalize=True,
     )  # fmt: skip
@@ -366,6 +369,21 @@ class TestFit:
         assert (status, ".out.parquet.part is the file that is read; write to another" in err) == (1, True)
         assert (folder / ".out.parquet.part").read_bytes() == before
 
+    def test_data_is_not_replaced(self, capsys, files):
+        folder, parts, *_ = files
+        other = write(folder / "other.parquet", parts)
+        (folder / "notes.txt").write_text("of another kind")
+        (folder / "empty.parquet").touch()
+        (folder / "damaged.parquet").write_bytes(other.read_bytes()[:-1])
+        for name in ("other.parquet", "notes.txt", "damaged.parquet"):
+            before = (folder / name).read_bytes()
+            status, _, err = transform(capsys, folder, output=name)
+            told = f"{name} is there, and grclip transform did not write it; name a file to write, or --output-dir"
+            assert (status, told in err, (folder / name).read_bytes()) == (1, True, before)
+        status, _, err = run(capsys, "fit", folder / "docs.parquet", "--output", other, *WORDS)
+        assert (status, "other.parquet is a Parquet file, which the calibrator would replace" in err) == (1, True)
+        assert [transform(capsys, folder, output="empty.parquet")[0] for _ in range(2)] == [0, 0]
+
     def test_a_file_that_is_named_twice(self, capsys, files):
         folder, *_ = files
         (folder / "link").symlink_to("docs.parquet")
@@ -449,7 +467,7 @@ class TestTransform:
         assert transform(capsys, folder)[0] == 0
         found = pq.ParquetFile(folder / "out.parquet")
         sizes = [found.metadata.row_group(i).total_byte_size for i in range(found.num_row_groups)]
-        assert max(sizes) < 5 * batch.BATCH * batch.GROUP
+        assert max(sizes) < 5 * batch.BATCH * transforming.GROUP
         assert found.read()["picture"].to_pylist() == pictures
         np.testing.assert_array_equal(as_vectors(found.read()["vector"], ""), pipeline.transform(Items(parts)))
 
@@ -529,7 +547,7 @@ class TestTransform:
             write(folder / name, {role: part[150 * i : 150 * (i + 1)] for role, part in parts.items()})
         words = ["transform", *(folder / name for name in names), "--output-dir", folder / "new" / "fused"]
         words += ["--calibrator", folder / "c.safetensors", *WORDS]
-        fused, n_files = batch._fused, []
+        fused, n_files = transforming._fused, []
 
         def two(*args):
             n_files.append(args)
@@ -538,7 +556,7 @@ class TestTransform:
             return fused(*args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(batch, "_fused", two)
+            patch.setattr(transforming, "_fused", two)
             assert run(capsys, *words)[0] == 130
         written = folder / "new" / "fused"
         assert sorted(path.name for path in written.glob("*")) == [
@@ -616,15 +634,16 @@ class TestTransform:
     )  # fmt: skip
     def test_rows_that_cannot_be_used(self, capsys, files, change, message):
         folder, parts, *_ = files
+        assert transform(capsys, folder)[0] == 0
+        before = (folder / "out.parquet").read_bytes()
         write(folder / "docs.parquet", self.bad(parts, change))
-        (folder / "out.parquet").write_text("what was there")
         for status, _, err in (
             transform(capsys, folder),
             run(capsys, "fit", folder / "docs.parquet", "--output", folder / "new", *WORDS),
         ):
             assert status == 1
             assert message in err
-        assert (folder / "out.parquet").read_text() == "what was there"
+        assert (folder / "out.parquet").read_bytes() == before
         assert not (folder / "new").exists()
 
     def test_nothing_is_left_of_a_job_that_failed_before_a_row_group_was_written(self, capsys, files):
@@ -841,8 +860,8 @@ class TestInfo:
 SERVER = f"""
 import os, resource, sys
 from pathlib import Path
-from grclip import _batch
-_batch.BATCH, _batch.GROUP = 8 * 2 * 2 * {D}, 2
+from grclip import _batch, _transform_files
+_batch.BATCH, _transform_files.GROUP = 8 * 2 * 2 * {D}, 2
 for line in sys.stdin:
     folder, limit = line.split()
     process = os.fork()
@@ -851,7 +870,8 @@ for line in sys.stdin:
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
         try:
             folder = Path(folder)
-            _batch.transform_file(folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", {COLUMNS})
+            paths = [folder / name for name in ("docs.parquet", "out.parquet", "c.safetensors")]
+            _transform_files.transform_file(*paths, {COLUMNS})
         except OSError as error:
             print(error, file=sys.stderr, flush=True)
             os._exit(1)
@@ -890,7 +910,7 @@ class TestFaults:
         """What an uninterrupted run makes, in the pieces of SERVER."""
         folder, *_ = files
         monkeypatch.setattr(batch, "BATCH", 8 * 2 * 2 * D)
-        batch.transform_file(folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS)
+        transform_file(folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS)
         whole = (folder / "out.parquet").read_bytes()
         (folder / "out.parquet").unlink()
         return whole
@@ -940,11 +960,11 @@ class TestFaults:
         job = [folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS]
         for _ in range(60):
             with pytest.raises(Stop):
-                batch.transform_file(*job)
+                transform_file(*job)
         assert not (folder / "out.parquet").exists()
         assert counts.count("written") == 38
         monkeypatch.setattr(os, "replace", replace)
-        assert batch.transform_file(*job)[1] == N
+        assert transform_file(*job)[1] == N
         assert (folder / "out.parquet").read_bytes() == whole
 
     def test_killed_between_its_name_and_its_journal(self, files, monkeypatch):
@@ -954,11 +974,11 @@ class TestFaults:
         unlink = Path.unlink
         job = [folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS]
         monkeypatch.setattr(Path, "unlink", lambda self, **options: None)
-        batch.transform_file(*job)
+        transform_file(*job)
         monkeypatch.setattr(Path, "unlink", unlink)
         assert journal.exists()
         before = (folder / "out.parquet").stat()
-        assert batch.transform_file(*job)[:2] == (N, N)
+        assert transform_file(*job)[:2] == (N, N)
         assert not journal.exists()
         assert (folder / "out.parquet").stat().st_ino == before.st_ino
         assert (folder / "out.parquet").read_bytes() == whole
@@ -979,7 +999,7 @@ class TestFaults:
 
         monkeypatch.setattr(AppendedParquet, "_append", four)
         with pytest.raises(KeyboardInterrupt):
-            batch.transform_file(*job)
+            transform_file(*job)
         monkeypatch.setattr(AppendedParquet, "_append", append)
         part, journal = folder / ".out.parquet.part", folder / ".out.parquet.journal"
         content, lines = bytearray(part.read_bytes()), journal.read_bytes()
@@ -1003,7 +1023,7 @@ class TestFaults:
         if damage == "no part":
             part.unlink()
         kept = {"rows": 2, "torn line": 3, "no line": 2, "short": 2}.get(damage, 0)
-        assert batch.transform_file(*job)[1] == sum(written[:kept])
+        assert transform_file(*job)[1] == sum(written[:kept])
         assert (folder / "out.parquet").read_bytes() == whole
 
     @pytest.mark.parametrize("change", ["removed", "begun anew", "longer", "no journal"])
@@ -1041,14 +1061,14 @@ class TestFaults:
         folder, _, _, pipeline = files
         job = self.broken_off(folder, monkeypatch)
         save_pipeline(pipeline.set_params(fuse__equalize=False), folder / "c.safetensors")
-        assert batch.transform_file(*job)[1:3] == (0, "what an earlier run left is of another input, calibrator or "
-                                                     "version, and begun anew")  # fmt: skip
+        note = "what an earlier run left is of another input, calibrator or version, and begun anew"
+        assert transform_file(*job)[1:3] == (0, note)
 
     def test_the_same_calibrator_saved_again_goes_on(self, files, monkeypatch):
         folder, _, _, pipeline = files
         job = self.broken_off(folder, monkeypatch)
         save_pipeline(pipeline, folder / "c.safetensors")
-        assert batch.transform_file(*job)[1:] == (N, "", {})
+        assert transform_file(*job)[1:] == (N, "", {})
 
     def test_a_full_disk_is_said_and_the_job_goes_on_later(self, files, server, monkeypatch):
         folder, *_ = files
@@ -1058,7 +1078,7 @@ class TestFaults:
         assert "rows are kept in" in (said := server.stderr.readline())
         assert "run the same command again to go on after them" in said
         assert not (folder / "out.parquet").exists()
-        again = batch.transform_file(folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS)
+        again = transform_file(folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS)
         assert 0 < again[1] < N
         assert (folder / "out.parquet").read_bytes() == whole
 
@@ -1123,7 +1143,7 @@ class TestFaults:
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", stop)
             with pytest.raises(KeyboardInterrupt):
-                batch.transform_file(*job)
+                transform_file(*job)
         return job
 
     def test_an_input_that_was_exchanged_for_one_of_the_same_size_and_time(self, files, monkeypatch):
@@ -1137,7 +1157,7 @@ class TestFaults:
         pq.write_table(turned, path, **options)
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         assert path.stat().st_size == before.st_size
-        _, there, note, _ = batch.transform_file(*job)
+        _, there, note, _ = transform_file(*job)
         assert (there, "begun anew" in note) == (0, True)
         assert pq.read_table(folder / "out.parquet")["id"].to_pylist() == list(range(N))[::-1]
 
@@ -1147,23 +1167,25 @@ class TestFaults:
         job = [folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS]
         with monkeypatch.context() as patch:
             patch.setattr(Path, "unlink", lambda self, **options: None)  # as if killed before its journal goes
-            batch.transform_file(*job)
-        with open(folder / "out.parquet", "ab") as file:
-            file.write(b"another")
-        assert batch.transform_file(*job)[1] == 0
+            transform_file(*job)
+        fewer = pq.read_table(folder / "out.parquet").slice(0, 9)
+        with open(folder / "out.parquet", "r+b") as file:
+            file.truncate()
+            pq.write_table(fewer, file)
+        assert transform_file(*job)[1] == 0
         assert (folder / "out.parquet").read_bytes() == whole
 
     def test_rows_that_come_after_they_were_counted(self, files, monkeypatch):
         folder, parts, *_ = files
-        schema = batch._schema
+        schema = transforming._schema
 
         def grow(*args):
             write(folder / "docs.parquet", {role: np.tile(part, (2, 1)) for role, part in parts.items()})
             return schema(*args)
 
-        monkeypatch.setattr(batch, "_schema", grow)
+        monkeypatch.setattr(transforming, "_schema", grow)
         with pytest.raises(RuntimeError, match="was changed while it was read"):
-            batch.transform_file(folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS)
+            transform_file(folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS)
         assert not (folder / "out.parquet").exists()
 
     def test_a_disk_that_is_full_at_once(self, files, server):
@@ -1196,5 +1218,5 @@ class TestFaults:
 
         monkeypatch.setattr(AppendedParquet, "_append", touch)
         with pytest.raises(RuntimeError, match="was changed while it was read"):
-            batch.transform_file(folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS)
+            transform_file(folder / "docs.parquet", folder / "out.parquet", folder / "c.safetensors", COLUMNS)
         assert not (folder / "out.parquet").exists()

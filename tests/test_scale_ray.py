@@ -29,8 +29,8 @@ from grclip import (
     pipeline_fingerprint,
     save_pipeline,
 )
-from grclip._batch import transform_file
 from grclip._parquet import as_vectors
+from grclip._transform_files import transform_file
 from grclip.datasets import make_scenes
 from grclip.encoders import release_models, toy_encoder
 from grclip.scale._arrow import as_lists, one_name, parts_of_table, raw_values, where
