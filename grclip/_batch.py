@@ -15,7 +15,7 @@ from grclip._kernels import dtype_of, norm_limits, row_norms
 from grclip._parquet import Source
 from grclip._validation import few, warn
 
-BATCH = 2**22
+BATCH = 2**21
 """Bytes of vectors, as they are in the file, that are read at once; pyarrow takes some ten times that to read them."""
 
 UNCHECKED = "cannot check that one encoder made all vectors"

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from grclip._batch import Warned, batch_rows, check_outputs, explained, one_encoder, refuse_empty
-from grclip._parquet import Source, is_parquet
+from grclip._parquet import Source, arrow, is_parquet
 from grclip._validation import check_k
 from grclip.fusion import MultimodalFuser
 from grclip.gap import ModalityGapRemover
@@ -156,6 +156,7 @@ def _learn(remover: ModalityGapRemover, sources: Sequence[Source], encoder: str 
             drawn.take(parts, first + start, len(table))
         warned.sum_up()
         first += source.n_rows
+    arrow().default_memory_pool().release_unused()  # some 50 MB that spreads would need beside
     for role, column in sources[0].columns.items():
         if role not in remover.means_:
             raise ValueError(f"column {column!r} (role {role!r}) holds no vector in any of {len(sources)} file(s)")

@@ -54,11 +54,28 @@ def document_spreads(
     for kind, rows in samples.items():
         documents = _unit_rows({role: part for role, part in parts.items() if role in kind}, rows, options)
         usable = np.outer(queries.any(axis=1), documents.any(axis=1)) & ~relevant_pairs(qrels, asked, rows)
-        products = torch.from_numpy(queries) @ torch.from_numpy(documents).T  # in threads that a limit of torch reaches
-        similarities = products.numpy()[usable]
-        squares = float(similarities.var() * similarities.size) if similarities.size else 0.0
-        sums[kind] = (len(rows), similarities.size, squares)
+        sums[kind] = (len(rows), *_deviations(queries, documents, usable))
     return _settle(sums, quiet=quiet), query_kinds
+
+
+def _deviations(
+    queries: NDArray[np.float64], documents: NDArray[np.float64], usable: NDArray[np.bool_]
+) -> tuple[int, float]:
+    """How many pairs count, and the sum of the squared deviations of their similarities from the mean.
+
+    One pass in blocks: deviations from a number near the mean, and then what the mean itself deviates from that.
+    """
+    n, near, total, squares = int(usable.sum()), 0.0, 0.0, 0.0
+    columns = torch.from_numpy(documents).T
+    for rows in row_blocks(queries, _ROWS):
+        products = torch.from_numpy(queries[rows]) @ columns  # in threads that a limit of torch reaches
+        similarities = products.numpy()[usable[rows]]
+        if rows.start == 0 and similarities.size:
+            near = float(similarities.mean())
+        similarities -= near
+        total += float(similarities.sum())
+        squares += float(np.square(similarities).sum())
+    return n, max(0.0, squares - total**2 / max(n, 1))
 
 
 def spreads_by_alpha(

@@ -26,7 +26,7 @@ from grclip.gap import ModalityGapRemover
 from grclip.items import Items
 from grclip.pipelines import encoder_fingerprint, load_pipeline, pipeline_fingerprint
 
-GROUP = 8
+GROUP = 16
 """Batches in a row group of the output."""
 
 
