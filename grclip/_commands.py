@@ -123,7 +123,7 @@ def _fit(options: argparse.Namespace) -> None:
     )
     print(f"{options.output}: {pipeline_fingerprint(pipeline)}")
     _print_steps(pipeline)
-    if not any(role.startswith("query") for role in pipeline["degap"].means_):
+    if not options.query_column:
         print("  no queries: this calibrator cannot transform queries; add --queries FILE --query-column query=COLUMN")
 
 

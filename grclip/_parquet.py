@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,18 +48,18 @@ class Source:
         with opened(path) as file:
             schema, n_rows = file.schema_arrow, file.metadata.num_rows
             told, rows = told_by(schema, str(path)), told_by_rows(file)
-        if told.get("encoder") is None and len(rows["encoder"]) > 1:
+        named = sorted({*rows["encoder"], *filter(None, [told.get("encoder")])})
+        if len(named) > 1:
             raise ValueError(
-                f"{path}: column 'encoder' names several encoders: {', '.join(map(repr, rows['encoder']))}; write the "
-                "rows of each to a file of its own, and fit once for each"
+                f"{path}: column 'encoder' and metadata name several encoders: {', '.join(map(repr, named))}; write "
+                "the rows of each to a file of its own, and fit once for each"
             )
         if told.get("calibrator") is None and rows["calibrator"]:
             raise ValueError(
                 f"{path}: column 'calibrator' says that {', '.join(rows['calibrator'])} made its vectors: means would "
                 "be subtracted twice; give the file of the embeddings (or, if these are, leave that column out of it)"
             )
-        encoder = told.get("encoder") or next(iter(rows["encoder"]), None)
-        source = cls(path, dict(columns), schema, n_rows, encoder)
+        source = cls(path, dict(columns), schema, n_rows, next(iter(named), None))
         for role, column in columns.items():
             if schema.names.count(column) != 1:
                 many = "more than one column" if column in schema.names else "no column"
@@ -275,15 +275,19 @@ def told_by(schema: Any, name: str) -> dict[str, Any]:
 
 
 def told_by_rows(file: Any) -> dict[str, list[str]]:
-    """Fingerprints that columns `encoder` and `calibrator` hold, as Ray writes them; none if they hold something else.
+    """What columns `encoder` and `calibrator` hold, as Ray writes them; nothing if none of it is a fingerprint.
 
     The statistics of the columns tell them, or else these columns alone are read.
     """
     found = {name: _distinct(file, name) if name in file.schema_arrow.names else set() for name in _FINGERPRINTS}
     return {
-        name: sorted(values) if all(_FINGERPRINTS[name].fullmatch(str(value)) for value in values) else []
-        for name, values in found.items()
+        name: sorted(map(str, values)) if any(are_fingerprints(name, values)) else [] for name, values in found.items()
     }
+
+
+def are_fingerprints(name: str, values: Iterable[Any]) -> Iterator[bool]:
+    """Which values of a column `encoder` or `calibrator` are fingerprints."""
+    return (_FINGERPRINTS[name].fullmatch(str(value)) is not None for value in values)
 
 
 def _distinct(file: Any, name: str) -> set[Any]:

@@ -65,14 +65,14 @@ def _deviations(
 
     One pass in blocks: deviations from a number near the mean, and then what the mean itself deviates from that.
     """
-    n, near, total, squares = int(usable.sum()), 0.0, 0.0, 0.0
+    n, near, total, squares = int(usable.sum()), None, 0.0, 0.0
     columns = torch.from_numpy(documents).T
     for rows in row_blocks(queries, _ROWS):
         products = torch.from_numpy(queries[rows]) @ columns  # in threads that a limit of torch reaches
         similarities = products.numpy()[usable[rows]]
-        if rows.start == 0 and similarities.size:
+        if near is None and similarities.size:
             near = float(similarities.mean())
-        similarities -= near
+        similarities -= near or 0.0
         total += float(similarities.sum())
         squares += float(np.square(similarities).sum())
     return n, max(0.0, squares - total**2 / max(n, 1))

@@ -39,20 +39,6 @@ class Written(NamedTuple):
     kinds: Counter[str]
 
 
-def transform_file(
-    path: Path,
-    output: Path,
-    calibrator: Path,
-    columns: Mapping[str, str],
-    *,
-    vectors: str = "vector",
-    encoder: str | None = None,
-) -> Written:
-    """Write a file with fused vectors in the place of parts."""
-    [done] = transform_files([path], [output], calibrator, columns, vectors=vectors, encoder=encoder)
-    return done
-
-
 def transform_files(
     paths: Sequence[Path],
     outputs: Sequence[Path],
@@ -62,7 +48,7 @@ def transform_files(
     vectors: str = "vector",
     encoder: str | None = None,
 ) -> Iterator[Written]:
-    """The same for several files, one after the other; begun again, those that are finished are left as they are."""
+    """Write files with fused vectors in the place of parts; begun again, leave alone those that are finished."""
     check_outputs(outputs, [*paths, calibrator])
     _check_replaced(outputs)
     pipeline, sources = _loaded(calibrator), [Source.open(path, columns) for path in paths]
@@ -234,7 +220,7 @@ def _kinds(parts: Mapping[str, NDArray], n: int) -> dict[str, int]:
         codes |= (~np.isnan(part[:, 0])).astype(np.int64) << place
     found = np.unique(codes, return_counts=True)
     return {
-        "+".join(role for place, role in enumerate(parts) if code >> place & 1): count
+        "+".join(sorted(role for place, role in enumerate(parts) if code >> place & 1)): count
         for code, count in zip(*(some.tolist() for some in found), strict=True)
     }
 

@@ -271,7 +271,9 @@ class MultimodalFuser(DocLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_o
 
     def _weighted_by(self) -> dict[str, Any]:
         """How parts are weighted, in a form to keep and to compare."""
-        return {name: dict(x or {}) if name != "alpha" else float(x) for name, x in self._weighting().items()}
+        given = self._weighting()
+        weights = {role: float(weight) for role, weight in (given["weights"] or {}).items()}
+        return {"alpha": float(given["alpha"]), "weights": weights, "modalities": dict(given["modalities"] or {})}
 
     def _check_spreads(self) -> None:
         """Spreads are to be known, and those of the fused vectors that are made now."""

@@ -345,7 +345,7 @@ def _fuser_state(fuser: MultimodalFuser) -> State:
         "query_roles": sorted(fuser.query_roles_),
         "document_roles": sorted(fuser.document_roles_),
     }
-    if not hasattr(fuser, "spread_"):
+    if not fuser.equalize:  # spreads of an earlier fit are of no use
         return header, {}
     spread = {tuple(sorted(kind)): float(value) for kind, value in fuser.spread_.items()}
     kinds = sorted(spread)
@@ -364,8 +364,7 @@ def _is_seed(state: Any) -> bool:
 def _fingerprint(header: Mapping[str, Any], vectors: Mapping[str, NDArray[np.float64]]) -> str:
     """Of what decides the vectors: not the names of steps, how many rows were seen, or how spreads were drawn."""
     told: dict[str, Any] = {"encoder": header["encoder"], "n_features": header["n_features"], "steps": []}
-    used = set(vectors)
-    for i, step in enumerate(header["steps"]):
+    for step in header["steps"]:
         given = step["parameters"]
         if step["class"] == _REMOVER:
             decisive = {"normalize": given["normalize"], "roles": sorted(step["n_samples_seen"])}
@@ -374,11 +373,9 @@ def _fingerprint(header: Mapping[str, Any], vectors: Mapping[str, NDArray[np.flo
             decisive |= {name: given[name] or {} for name in ("weights", "modalities")}
             if given["equalize"]:
                 decisive |= {name: step[name] for name in ("query_roles", "document_roles", "query_kinds", "kinds")}
-            else:
-                used.discard(f"{i}/spread")
         told["steps"].append({"class": step["class"], **decisive})
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    for name in sorted(used):
+    for name in sorted(vectors):
         digest.update(name.encode("utf-8", "surrogatepass") + b"\0" + (vectors[name] + 0.0).astype("<f8").tobytes())
     return f"grclip@{digest.hexdigest()[:16]}"
 

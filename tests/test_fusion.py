@@ -345,7 +345,7 @@ def test_names_of_columns_are_forgotten(mixed):
     ("changed", "told"),
     [
         ({"alpha": 0.9}, r"alpha was 0\.5 and is 0\.9"),
-        ({"weights": {"text": 1, "image": 3}}, r"weights was \{\} and is \{'text': 1, 'image': 3\}"),
+        ({"weights": {"text": 1, "image": 3}}, r"weights was \{\} and is \{'text': 1\.0, 'image': 3\.0\}"),
         ({"modalities": {"image": "text"}}, "modalities was"),
     ],
 )

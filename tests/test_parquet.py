@@ -25,7 +25,7 @@ from grclip import _transform_files as transforming
 from grclip._append import AppendedParquet, _advance, _After
 from grclip._fit_files import fit_files
 from grclip._parquet import KEY, Source, as_lists, as_vectors, opened
-from grclip._transform_files import transform_file
+from grclip._transform_files import transform_files
 from grclip.cli import main
 
 N, D = 600, 16
@@ -85,6 +85,12 @@ def files(tmp_path):
 def run(capsys, *words):
     status = main([str(word) for word in words])
     return status, *capsys.readouterr()
+
+
+def transform_file(path, output, calibrator, columns):
+    """What became of a file that is transformed."""
+    [done] = transform_files([path], [output], calibrator, columns)
+    return done
 
 
 def transform(capsys, folder, *more, source="docs.parquet", output="out.parquet"):
@@ -289,12 +295,12 @@ class TestFit:
         two = pa.array(["b@0123456789abcdef", "a@0123456789abcdef"] * (N // 2))
         pq.write_table(table.append_column("encoder", two), tmp_path / "two", write_statistics=statistics)
         status, _, err = run(capsys, "fit", tmp_path / "two", "--output", tmp_path / "new", *WORDS)
-        told = "column 'encoder' names several encoders: 'a@0123456789abcdef', 'b@0123456789abcdef'; write the rows"
+        told = (
+            "column 'encoder' and metadata name several encoders: 'a@0123456789abcdef', 'b@0123456789abcdef'; write the"
+        )
         assert (status, told in err) == (1, True)
 
-    @pytest.mark.parametrize(
-        "values", [["H264"] * N, [3] * N, [["toy@0123456789abcdef"]] * N, ["toy@0123456789abcdef", "H264"] * (N // 2)]
-    )
+    @pytest.mark.parametrize("values", [["H264"] * N, [3] * N, [["toy@0123456789abcdef"]] * N])
     def test_columns_of_these_names_that_hold_something_else(self, capsys, tmp_path, values):
         table = pq.read_table(write(tmp_path / "d", drawn()[0]))
         for name in ("encoder", "calibrator"):
@@ -303,6 +309,16 @@ class TestFit:
         assert run(capsys, "fit", tmp_path / "d", "--output", tmp_path / "c.safetensors", *WORDS)[::2] == (0, "")
         assert load_pipeline(tmp_path / "c.safetensors")["degap"].encoder_ is None
         assert transform(capsys, tmp_path, source="d")[0] == 0
+
+    def test_a_column_of_encoders_that_says_other_than_the_metadata_or_itself(self, capsys, tmp_path):
+        table = pq.read_table(write(tmp_path / "d", drawn()[0], encoder="toy"))
+        for values, named in (
+            (["toy@0123456789abcdef"] * N, "'toy', 'toy@0123456789abcdef'"),
+            (["toy", "toy@0123456789abcdef"] * (N // 2), "'toy', 'toy@0123456789abcdef'"),
+        ):
+            pq.write_table(table.append_column("encoder", pa.array(values)), tmp_path / "d")
+            status, _, err = run(capsys, "fit", tmp_path / "d", "--output", tmp_path / "c.safetensors", *WORDS)
+            assert (status, f"name several encoders: {named}; write" in err) == (1, True)
 
     def test_two_encoders_are_an_error(self, capsys, tmp_path):
         parts, _ = drawn(30)
@@ -433,7 +449,7 @@ class TestTransform:
         folder, parts, _, pipeline = files
         status, out, err = transform(capsys, folder)
         assert (status, err) == (0, "")
-        assert "out.parquet: 600 rows (image 200, text 200, text+image 200); " in out
+        assert "out.parquet: 600 rows (image 200, image+text 200, text 200); " in out
         table = pq.read_table(folder / "out.parquet")
         assert table.column_names == ["id", "name", "vector"]
         assert table.schema.field("vector").type == pa.list_(pa.field("element", pa.float16()), D)
@@ -796,6 +812,16 @@ class TestTransform:
         more = ["--queries", folder / "queries.parquet", *ASKED]
         _, out, _ = run(capsys, "fit", folder / "docs.parquet", "--output", folder / "c.safetensors", *WORDS, *more)
         assert "no queries" not in out
+        asked = [
+            "--queries",
+            folder / "queries.parquet",
+            "--query-column",
+            "ask=query_embedding",
+            "--modality",
+            "ask=text",
+        ]
+        _, out, _ = run(capsys, "fit", folder / "docs.parquet", "--output", folder / "c.safetensors", *WORDS, *asked)
+        assert "no queries" not in out
 
     @pytest.mark.parametrize(
         "told",
@@ -871,7 +897,7 @@ for line in sys.stdin:
         try:
             folder = Path(folder)
             paths = [folder / name for name in ("docs.parquet", "out.parquet", "c.safetensors")]
-            _transform_files.transform_file(*paths, {COLUMNS})
+            list(_transform_files.transform_files(paths[:1], paths[1:2], paths[2], {COLUMNS}))
         except OSError as error:
             print(error, file=sys.stderr, flush=True)
             os._exit(1)

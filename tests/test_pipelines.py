@@ -345,6 +345,14 @@ class TestRefused:
         with pytest.raises(NotFittedError, match="equalize=True, but this MultimodalFuser was fitted without it"):
             pipeline_fingerprint(late)
 
+    def test_spreads_that_are_not_in_use_are_not_kept(self, mixed, tmp_path):
+        task, _ = mixed
+        fuser = MultimodalFuser(alpha=0.3, equalize=True).fit(task).set_params(alpha=0.7, equalize=False)
+        assert save_pipeline(fuser, tmp_path / "c") == pipeline_fingerprint(MultimodalFuser(alpha=0.7).fit(task))
+        again = load_pipeline(tmp_path / "c")["fuse"].set_params(equalize=True)
+        with pytest.raises(NotFittedError, match="equalize=True, but this MultimodalFuser was fitted without it"):
+            again.transform(task)
+
     def test_steps_that_do_not_belong_together(self, mixed, rng):
         task, _ = mixed
         remover = ModalityGapRemover().fit(known(task))

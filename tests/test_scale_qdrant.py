@@ -104,7 +104,7 @@ def test_as_the_last_step_of_a_pipeline_it_takes_what_the_steps_before_have_fuse
     named["search"].fit(fused.transform(task))
     np.testing.assert_array_equal(named.predict(task), alone)
     metadata = named["search"].client.get_collection("grclip").config.metadata["grclip"]
-    assert metadata == {"schema": 1, "encoder": None, "calibrator": pipeline_fingerprint(fused)}
+    assert metadata == {"schema_version": 1, "encoder": None, "calibrator": pipeline_fingerprint(fused)}
 
 
 def test_ids_and_payload_reach_it_through_a_pipeline(mixed, fused):
@@ -592,9 +592,9 @@ def test_collections_of_others_are_refused(task, fused):
 @pytest.mark.parametrize(
     "entry",
     [
-        {"schema": 2, "encoder": None, "calibrator": None},
+        {"schema_version": 2, "encoder": None, "calibrator": None},
         {"encoder": None, "calibrator": None},
-        {"schema": 1, "encoder": None},
+        {"schema_version": 1, "encoder": None},
         "grclip@123",
     ],
 )
@@ -724,6 +724,8 @@ def test_items_need_a_pipeline_that_fuses(task, fused):
         QdrantRetriever().fit(task)
     with pytest.raises(TypeError, match="pipeline makes Items, not one vector a row"):
         QdrantRetriever(pipeline=fused[:1]).fit(task)
+    with pytest.raises(TypeError, match="let it end in a MultimodalFuser"):
+        QdrantRetriever(pipeline=fused[:1]).fit(fused.transform(task.corpus))
     searching = Pipeline([*fused.steps, ("search", ExactRetriever().fit(fused.transform(task)))])
     with pytest.raises(TypeError, match=r"got Pipeline that transforms nothing: leave out a retriever"):
         QdrantRetriever(pipeline=searching).fit(task)

@@ -30,7 +30,7 @@ from grclip import (
     save_pipeline,
 )
 from grclip._parquet import as_vectors
-from grclip._transform_files import transform_file
+from grclip._transform_files import transform_files
 from grclip.datasets import make_scenes
 from grclip.encoders import release_models, toy_encoder
 from grclip.scale._arrow import as_lists, one_name, parts_of_table, raw_values, where
@@ -273,7 +273,7 @@ def test_transform_gives_the_bytes_of_one_process_through_parquet(cluster, rng, 
     save_pipeline(pipeline, tmp_path / "calibrator")
     for part in range(3):
         source, out = tmp_path / f"{part}.parquet", tmp_path / f"cli{part}"
-        transform_file(source, out, tmp_path / "calibrator", COLUMNS, encoder="model@1")
+        list(transform_files([source], [out], tmp_path / "calibrator", COLUMNS, encoder="model@1"))
     cli = pa.concat_tables([pq.read_table(tmp_path / f"cli{part}") for part in range(3)]).sort_by("id")
     assert cli.select(["id", "encoder", "vector"]).equals(told.select(["id", "encoder", "vector"]))
 
@@ -507,6 +507,24 @@ def test_a_batch_is_transformed_as_by_the_pipeline(cluster, table):
     assert found.column_names == ["id", "encoder", "v"]
     assert as_vectors(found.column("v"), "").tobytes() == pipeline.transform(items_of(table)).tobytes()
     assert raw_values(found.column("encoder"))[:1] == ["model@1"]
+
+
+def test_fused_vectors_are_not_calibrated_again(cluster, table):
+    pipeline = fitted(table)
+    options = {"output": "v", "encoder_column": "encoder", "id_column": None}
+    fused = transform_batch(
+        table, pipeline=ray.put(pipeline), fingerprint=pipeline_fingerprint(pipeline), columns=COLUMNS,
+        calibrator_column="calibrator", **options,
+    )  # fmt: skip
+    told = "column 'calibrator' says that grclip@.* made the vectors: means would be subtracted twice"
+    for use in (fit, to_items):
+        with pytest.raises(ValueError, match=told):
+            use(ray.data.from_arrow(fused), {"text": "v"})
+    with pytest.raises(ValueError, match=told):
+        transform_batch(
+            fused, pipeline=ray.put(pipeline), fingerprint="", columns={"text": "v"},
+            calibrator_column=None, **{**options, "output": "w"},
+        )  # fmt: skip
 
 
 def test_a_calibrator_is_not_written_over_where_the_schema_was_not_known(cluster, table):

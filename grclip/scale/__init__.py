@@ -1,1 +1,1 @@
-"""Engines beyond one machine; each module needs its extra."""
+"""Engines for indexes, services and clusters; each module needs its extra."""

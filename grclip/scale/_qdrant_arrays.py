@@ -21,21 +21,21 @@ _WIDE = 64  # numbers of a vector; one of fewer may be near a mean by chance
 def check_fused(name: str, vectors: NDArray[np.float32], pipeline: Any, *, queries: bool) -> None:
     """Rows that the pipeline cannot have made are an error; rows along a mean that it subtracts are a warning."""
     steps = list(fitted_steps(pipeline).values())
-    width = steps[-1].n_features_in_
+    fuser = steps[-1]
+    if not isinstance(fuser, MultimodalFuser):
+        raise TypeError("pipeline makes Items, not one vector a row: let it end in a MultimodalFuser")
+    width = fuser.n_features_in_
     if vectors.shape[1] != width:
         raise ValueError(f"{name}: {vectors.shape[1]} features, where the pipeline makes vectors of {width}")
     norms = row_norms(vectors).numpy().astype(np.float64)
-    fuser = steps[-1] if isinstance(steps[-1], MultimodalFuser) else None
-    way_out = _way_out(fuser, queries=queries)
-    if fuser is not None:
-        lengths = _lengths(fuser, queries=queries)
-        is_other = (np.abs(norms[:, None] - lengths) > _TOLERANCE * lengths).all(axis=1)
-        rows = np.flatnonzero(is_other & (norms > 0))
-        if len(rows):
-            made = ", ".join(f"{length:.4g}" for length in lengths)
-            raise ValueError(
-                f"{name}: length {norms[rows[0]]:.4g}, where the pipeline makes {made}, in {few(rows)}; {way_out}"
-            )
+    way_out, lengths = _way_out(fuser, queries=queries), _lengths(fuser, queries=queries)
+    is_other = (np.abs(norms[:, None] - lengths) > _TOLERANCE * lengths).all(axis=1)
+    rows = np.flatnonzero(is_other & (norms > 0))
+    if len(rows):
+        made = ", ".join(f"{length:.4g}" for length in lengths)
+        raise ValueError(
+            f"{name}: length {norms[rows[0]]:.4g}, where the pipeline makes {made}, in {few(rows)}; {way_out}"
+        )
     if isinstance(steps[0], ModalityGapRemover) and _follows_a_mean(vectors, norms, steps[0]):
         warn(
             f"{name}: half of the rows or more lie along a mean that the pipeline subtracts, as raw embeddings do and "
@@ -43,9 +43,9 @@ def check_fused(name: str, vectors: NDArray[np.float32], pipeline: Any, *, queri
         )
 
 
-def _way_out(fuser: MultimodalFuser | None, *, queries: bool) -> str:
+def _way_out(fuser: MultimodalFuser, *, queries: bool) -> str:
     """What to give instead."""
-    known: frozenset[str] = frozenset() if fuser is None else fuser.query_roles_ if queries else fuser.document_roles_
+    known = fuser.query_roles_ if queries else fuser.document_roles_
     parts = ", ".join(f"{role!r}: ..." for role in sorted(known or {"query" if queries else "text"}))
     return (
         f"an array is taken as fused by this very pipeline: give embeddings as Items({{{parts}}}), or what "

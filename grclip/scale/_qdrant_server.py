@@ -146,7 +146,7 @@ def check_version(version: str) -> None:
 
 def metadata_of(ours: Fingerprints) -> dict[str, Any]:
     """The metadata of a collection that is written with these."""
-    return {METADATA: {"schema": SCHEMA, **ours._asdict()}}
+    return {METADATA: {"schema_version": SCHEMA, **ours._asdict()}}
 
 
 def check_collection(name: str, info: Any, ours: Fingerprints) -> int:
@@ -170,7 +170,7 @@ def _fingerprints_of(name: str, entry: Any) -> Fingerprints:
             f"collection {name!r} has no fingerprints in its metadata, so what made its vectors is unknown; take a "
             "collection that QdrantRetriever creates"
         )
-    known = isinstance(entry, Mapping) and entry.get("schema") == SCHEMA
+    known = isinstance(entry, Mapping) and entry.get("schema_version") == SCHEMA
     if not known or not entry.keys() >= {*Fingerprints._fields}:
         raise ValueError(
             f"collection {name!r} has {entry!r} in its metadata, where this grclip reads the fingerprints of schema "
