@@ -24,11 +24,13 @@ from grclip.gap import ModalityGapRemover
 from grclip.items import Items, parts_of
 from grclip.pipelines import flat_steps, pipeline_fingerprint
 
+Steps = tuple[ModalityGapRemover, MultimodalFuser]
+
 _SCORES = 2**22  # scores that are worked on at once: 32 MB of float64
 _ROUNDED = 16  # roundings of a number near 1: what is shorter after a subtraction is rounding alone
 
 
-def steps_of(pipeline: Any, expected: str | None = None) -> tuple[ModalityGapRemover, MultimodalFuser]:
+def steps_of(pipeline: Any, expected: str | None = None) -> Steps:
     """The fitted remover and fuser of a pipeline, of the fingerprint that is expected."""
     kept = [step for _, step in flat_steps("", pipeline) if isinstance(step, ModalityGapRemover | MultimodalFuser)]
     if len(kept) != 2 or not isinstance(kept[0], ModalityGapRemover) or not isinstance(kept[1], MultimodalFuser):

@@ -13,8 +13,8 @@ from sklearn.pipeline import Pipeline
 from torch import Tensor
 
 from grclip._fuse import check_kinds, kind_weights, kinds_of
-from grclip._kernels import Array, as_tensor, dtype_of
-from grclip._retrofit import Asking, best, codes_of, inverse, measure, scores_of, steps_of
+from grclip._kernels import Array, dtype_of
+from grclip._retrofit import Asking, Steps, best, codes_of, inverse, measure, scores_of, steps_of
 from grclip._retrofit_checks import Search, check_found, check_products, check_query_role, check_rows, check_searches
 from grclip._validation import check_k, check_width, refuse_other_encoder, warn_zero_rows
 from grclip.items import Items, parts_of
@@ -249,15 +249,23 @@ def retrofit_scores(
     >>> bool(np.abs(scores - calibrated.queries @ calibrated.corpus.T).max() < 1e-12)
     True
     """
-    remover, fuser = steps_of(pipeline, terms.calibrator)
-    asking = Asking.of(remover, fuser, queries, terms.roles, _role_of(terms, asked))
+    steps = steps_of(pipeline, terms.calibrator)
+    asking = Asking.of(*steps, queries, terms.roles, _role_of(terms, asked))
     places = None if rows is None else check_rows(rows, len(queries), len(terms))
-    by_role = check_products(products, terms.roles, terms.codes, len(queries), places)
-    weights, (lengths, _) = kind_weights(terms.roles, **fuser._weighting()), fuser._lengths(terms.roles, queries=False)
-    columns = (terms.codes, terms.shift, terms.scale)
-    out = scores_of(by_role, asking, weights, lengths, columns, places, terms.roles, normalize=remover.normalize)
+    out = _scored(products, steps, asking, terms, places)
     given = next(iter(products.values())) if isinstance(products, Mapping) else products
     return out if isinstance(given, Tensor) else out.numpy()
+
+
+def _scored(
+    products: Any, steps: Steps, asking: Asking, terms: RetrofitTerms, places: NDArray[np.int64] | None
+) -> Tensor:
+    """The scores of products, by what is known of the queries."""
+    remover, fuser = steps
+    by_role = check_products(products, terms.roles, terms.codes, len(asking.vectors), places)
+    weights, (lengths, _) = kind_weights(terms.roles, **fuser._weighting()), fuser._lengths(terms.roles, queries=False)
+    columns = (terms.codes, terms.shift, terms.scale)
+    return scores_of(by_role, asking, weights, lengths, columns, places, terms.roles, normalize=remover.normalize)
 
 
 def retrofit_search(
@@ -330,8 +338,9 @@ def retrofit_search(
     """
     check_k(k)
     check_k(candidates, name="candidates")
-    remover, fuser = steps_of(pipeline, terms.calibrator)
-    exact = Asking.of(remover, fuser, queries, terms.roles, _role_of(terms, asked)).vectors
+    steps = steps_of(pipeline, terms.calibrator)
+    asking = Asking.of(*steps, queries, terms.roles, _role_of(terms, asked))
+    exact = asking.vectors
     given = next(iter(parts_of(queries).values()))
     vectors = exact.to(given.device, given.dtype) if isinstance(given, Tensor) else exact.numpy().astype(given.dtype)
     found, names = [], _kind_names(terms.roles)
@@ -347,8 +356,7 @@ def retrofit_search(
         if not rows.shape[1]:
             found.append((np.empty(rows.shape, np.float32), rows))
             continue
-        scores = retrofit_scores(products, pipeline, queries, terms, rows=rows, asked=asked)
-        found.append((as_tensor(scores).cpu().numpy(), rows))
+        found.append((_scored(products, steps, asking, terms, rows).cpu().numpy(), rows))
     columns = [np.concatenate(column, axis=1) for column in zip(*found, strict=True)]
     scores, rows = best(columns[0], columns[1], k)
     if isinstance(given, Tensor):

@@ -442,6 +442,16 @@ def test_two_stages_come_to_the_exact_ranking(mixed, asked, retriever):
     assert overlap[0] < overlap[1] <= overlap[2] == 1
 
 
+def test_queries_are_calibrated_once_for_all_kinds(mixed, monkeypatch):
+    task, qrels = mixed
+    pipeline = calibrated(equalize=True).fit(task, qrels)
+    terms, of, asked = retrofit_terms(pipeline, task.corpus), _retrofit.Asking.of, []
+    monkeypatch.setattr(_retrofit.Asking, "of", lambda *given: asked.append(given) or of(*given))
+    _, found = retrofit_search(by_kind(task, ExactRetriever), pipeline, task.queries, terms, candidates=30)
+    assert len(asked) == 1
+    assert len(np.unique(terms.kinds[found])) == 3
+
+
 def test_two_stages_on_real_embeddings(real_clip):
     """NDCG@10 comes to that of the calibrated vectors as candidates grow; calibrated queries need fewer of them."""
     pipeline = benchmark.fitted("one scale", benchmark.photos(real_clip))
