@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from grclip._fit_files import SAMPLE, fit_files
+from grclip._fuse import name_kind, name_kinds
 from grclip._parquet import is_parquet, opened, told_by, told_by_rows
 from grclip._transform_files import outputs_in, transform_files
 from grclip.fusion import MultimodalFuser
@@ -201,9 +202,9 @@ def _told_of(step: ModalityGapRemover | MultimodalFuser) -> str:
         return f"{step!r}, means of rows: {counts}"
     if not step.equalize:
         return f"{step!r}"
-    spreads = sorted(("+".join(sorted(kind)), value) for kind, value in step.spread_.items())
-    asked = ", ".join(sorted("+".join(sorted(kind)) for kind in step.query_kinds_))
-    return f"{step!r}, spreads: {', '.join(f'{kind} {x:.4f}' for kind, x in spreads)} (asked by {asked})"
+    spreads = sorted((name_kind(kind), value) for kind, value in step.spread_.items())
+    told = ", ".join(f"{kind} {value:.4f}" for kind, value in spreads)
+    return f"{step!r}, spreads: {told} (asked by {name_kinds(step.query_kinds_)})"
 
 
 def _by_column(name: str, rows: dict[str, list[str]]) -> str:

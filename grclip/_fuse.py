@@ -27,9 +27,19 @@ def kinds_of(roles: Sequence[str]) -> list[Kind]:
     return [frozenset(role for r, role in enumerate(roles) if code >> r & 1) for code in range(2 ** len(roles))]
 
 
+def name_kind(roles: Iterable[str]) -> str:
+    """A kind by one name, in whatever order its roles come: 'image+text'."""
+    return "+".join(sorted(roles))
+
+
+def rename_kind(name: str) -> str:
+    """The same of a name: 'image+text' for 'text+image'."""
+    return name_kind(name.split("+"))
+
+
 def name_kinds(kinds: Iterable[Kind]) -> str:
     """Kinds for a message: 'image, image+text'."""
-    return ", ".join(sorted("+".join(sorted(kind)) for kind in kinds))
+    return ", ".join(sorted(map(name_kind, kinds)))
 
 
 def kind_weights(

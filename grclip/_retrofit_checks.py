@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grclip._fuse import name_kinds
+from grclip._fuse import name_kinds, rename_kind
 from grclip._kernels import Array, as_tensor
 from grclip._validation import check_embeddings, few
 from grclip.fusion import MultimodalFuser
@@ -99,10 +99,10 @@ def check_searches(searches: Any, names: NDArray[np.str_], counts: NDArray[np.in
         raise TypeError(f"searches must be a dict with a function for each kind of document; got {searches!r}")
     there: dict[str, int] = {}
     for name, count in zip(names.tolist(), counts.tolist(), strict=True):
-        there[_in_order(name)] = there.get(_in_order(name), 0) + count
+        there[rename_kind(name)] = there.get(rename_kind(name), 0) + count
     given: dict[str, str] = {}
     for kind, search in searches.items():
-        known = _in_order(kind) if isinstance(kind, str) else ""
+        known = rename_kind(kind) if isinstance(kind, str) else ""
         if not there.get(known):
             raise ValueError(
                 f"searches name the kind {kind!r}, but documents are {', '.join(sorted(names[counts > 0]))}"
@@ -112,7 +112,7 @@ def check_searches(searches: Any, names: NDArray[np.str_], counts: NDArray[np.in
         if search is not None and not callable(search):
             raise TypeError(f"the search of kind {kind!r} must be a function search(vectors, n); got {search!r}")
         given[known] = kind
-    unnamed = [code for code in np.flatnonzero(counts) if _in_order(str(names[code])) not in given]
+    unnamed = [code for code in np.flatnonzero(counts) if rename_kind(str(names[code])) not in given]
     left = [f"{names[code]} ({counts[code]:,})" for code in unnamed]
     if left:
         raise ValueError(
@@ -125,14 +125,9 @@ def check_searches(searches: Any, names: NDArray[np.str_], counts: NDArray[np.in
     return kept
 
 
-def _in_order(kind: str) -> str:
-    """The name of a kind whatever the order of its roles."""
-    return "+".join(sorted(kind.split("+")))
-
-
 def check_found(kind: str, rows: NDArray[np.int64], kinds: NDArray[np.int64], names: NDArray[np.str_]) -> None:
     """That a search returned documents of its kind, each once."""
-    own = np.array([_in_order(name) == _in_order(kind) for name in names])
+    own = np.array([rename_kind(name) == rename_kind(kind) for name in names])
     inside = rows[rows >= 0]
     strange = inside[~own[kinds[inside]]]
     if len(strange):

@@ -19,6 +19,7 @@ from grclip import __version__
 from grclip._append import AppendedParquet, forget
 from grclip._batch import UNCHECKED, Warned, batch_rows, check_outputs, explained, one_encoder
 from grclip._direction import Directions
+from grclip._fuse import name_kind
 from grclip._parquet import Source, arrow, as_lists, is_parquet, list_type, opened, tell, told_by
 from grclip._validation import warn
 from grclip.fusion import MultimodalFuser
@@ -220,7 +221,7 @@ def _kinds(parts: Mapping[str, NDArray], n: int) -> dict[str, int]:
         codes |= (~np.isnan(part[:, 0])).astype(np.int64) << place
     found = np.unique(codes, return_counts=True)
     return {
-        "+".join(sorted(role for place, role in enumerate(parts) if code >> place & 1)): count
+        name_kind(role for place, role in enumerate(parts) if code >> place & 1): count
         for code, count in zip(*(some.tolist() for some in found), strict=True)
     }
 

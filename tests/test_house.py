@@ -68,7 +68,7 @@ ALLOWED = {
     "encoders": {"_optional", "_validation", "_columns", "_doc_link", "items"},
     "datasets": {"_optional", "_validation", "_columns", "items"},
     "scale": {
-        *("_kernels", "_validation", "_columns", "_optional", "_doc_link", "_retriever", "_parquet"),
+        *("_kernels", "_validation", "_columns", "_optional", "_doc_link", "_retriever", "_parquet", "_fuse"),
         *("items", "pipelines", "gap", "fusion", "__version__"),
     },
     "_sheet": {"_optional"},
@@ -81,10 +81,10 @@ ALLOWED = {
     "_batch": {"_kernels", "_validation", "_parquet", "_append"},
     "_fit_files": {"_validation", "_parquet", "_batch", "items", "gap", "fusion", "pipelines"},
     "_transform_files": {
-        *("_validation", "_parquet", "_append", "_batch", "_direction"),
+        *("_validation", "_parquet", "_append", "_batch", "_direction", "_fuse"),
         *("items", "gap", "fusion", "pipelines", "__version__"),
     },
-    "_commands": {"_fit_files", "_transform_files", "_parquet", "pipelines", "gap", "fusion"},
+    "_commands": {"_fit_files", "_transform_files", "_parquet", "_fuse", "pipelines", "gap", "fusion"},
     "cli": {
         "_commands",
         "_demo",

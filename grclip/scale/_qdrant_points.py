@@ -14,6 +14,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 import numpy as np
 from numpy.typing import NDArray
 
+from grclip._fuse import rename_kind
 from grclip._optional import optional_import
 from grclip._validation import few
 
@@ -34,15 +35,10 @@ _KEY = r"""([\w-]+|"[^"\\]*")"""
 _PATH = re.compile(rf"{_KEY}(\.{_KEY}|\[\d*\])*")
 
 
-def kind_of(kind: str) -> str:
-    """A set of parts under one name, in whatever order they were given: 'image+text'."""
-    return "+".join(sorted(kind.split("+")))
-
-
 def _orders(kind: str) -> list[str]:
     """A kind under each name that it may be stored by."""
     parts = kind.split("+")
-    return ["+".join(order) for order in permutations(parts)] if len(parts) <= _PARTS else [kind, kind_of(kind)]
+    return ["+".join(order) for order in permutations(parts)] if len(parts) <= _PARTS else [kind, rename_kind(kind)]
 
 
 def point_ids(names: Sequence[Any]) -> list[int | str]:
@@ -99,7 +95,7 @@ def payloads(payload: Any, names: Sequence[Any], points: Sequence[int | str], ki
         if taken := own & row.keys():
             raise ValueError(f"payload[{i}] has the field {min(taken)!r}, which is kept for grclip; rename yours")
         if kinds is not None:
-            row[KIND] = kind_of(str(kinds[i]))
+            row[KIND] = rename_kind(str(kinds[i]))
         if isinstance(names[i], str) and names[i] != points[i]:
             row[NAME] = str(names[i])
     return rows
