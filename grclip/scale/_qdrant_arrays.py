@@ -18,12 +18,17 @@ _NEAR = 0.45  # cosine with a mean: of real CLIP rows, half are above 0.6 while 
 _WIDE = 64  # numbers of a vector; one of fewer may be near a mean by chance
 
 
-def check_fused(name: str, vectors: NDArray[np.float32], pipeline: Any, *, queries: bool) -> None:
-    """Rows that the pipeline cannot have made are an error; rows along a mean that it subtracts are a warning."""
-    steps = list(fitted_steps(pipeline).values())
-    fuser = steps[-1]
+def fuser_of(pipeline: Any) -> MultimodalFuser:
+    """What makes the vectors that are stored, and those that are asked with."""
+    fuser = list(fitted_steps(pipeline).values())[-1]
     if not isinstance(fuser, MultimodalFuser):
         raise TypeError("pipeline makes Items, not one vector a row: let it end in a MultimodalFuser")
+    return fuser
+
+
+def check_fused(name: str, vectors: NDArray[np.float32], pipeline: Any, *, queries: bool) -> None:
+    """Rows that the pipeline cannot have made are an error; rows along a mean that it subtracts are a warning."""
+    steps, fuser = list(fitted_steps(pipeline).values()), fuser_of(pipeline)
     width = fuser.n_features_in_
     if vectors.shape[1] != width:
         raise ValueError(f"{name}: {vectors.shape[1]} features, where the pipeline makes vectors of {width}")

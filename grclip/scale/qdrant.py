@@ -24,7 +24,7 @@ from grclip._kernels import Array, row_norms
 from grclip._validation import check_flag, check_k, check_matrix, check_values, few, remember_width, warn_zero_rows
 from grclip.items import Items, SearchTask, encoder_of, refuse_documents_as_y
 from grclip.pipelines import encoder_fingerprint, pipeline_fingerprint
-from grclip.scale._qdrant_arrays import check_fused
+from grclip.scale._qdrant_arrays import check_fused, fuser_of
 from grclip.scale._qdrant_collection import Collection, nothing_there
 from grclip.scale._qdrant_points import as_filter, as_rows, names_of, payloads, point_ids
 from grclip.scale._qdrant_server import Fingerprints, is_there, make_client, qdrant
@@ -393,10 +393,8 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
                 f"pipeline must make vectors, by a MultimodalFuser at its end; got {type(self.pipeline).__name__} that "
                 "transforms nothing: leave out a retriever behind the fuser (pipeline[:-1])"
             )
-        fused = self.pipeline.transform(X)
-        if isinstance(fused, Items):
-            raise TypeError("pipeline makes Items, not one vector a row: let it end in a MultimodalFuser")
-        return fused
+        fuser_of(self.pipeline)
+        return self.pipeline.transform(X)
 
     def _refuse_other_corpus(self, collection: Collection, corpus: Any) -> None:
         """The corpus of a task is to be what the collection holds."""
