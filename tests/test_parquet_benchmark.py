@@ -43,5 +43,5 @@ def test_a_transform_that_fails_by_itself_is_not_waited_for(tmp_path, monkeypatc
 
 def test_a_process_is_measured():
     found = measure([sys.executable, "-c", "import time; time.sleep(0.2); bytearray(10**8)"])
-    assert 0.2 < found["seconds"] < 10
+    assert found["seconds"] > 0.2
     assert 100 < found["peak MB"] < 250
