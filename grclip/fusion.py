@@ -30,6 +30,7 @@ from grclip._validation import (
     check_width,
     refuse_other_encoder,
     remember_width,
+    warn,
 )
 from grclip.items import Items, SearchTask, encoder_of, parts_of, refuse_documents_as_y
 
@@ -352,7 +353,7 @@ class MultimodalFuserCV(MultimodalFuser, auto_wrap_output_keys=None):  # type: i
     Attributes
     ----------
     alpha_ : float
-        The best alpha: the first that reached the highest mean score.
+        The best alpha: the first that reached the highest mean score, as in `GridSearchCV`.
     best_score_ : float
         Its mean score over the test splits.
     cv_results_ : dict of str to array
@@ -373,7 +374,8 @@ class MultimodalFuserCV(MultimodalFuser, auto_wrap_output_keys=None):  # type: i
     Warns
     -----
     UserWarning
-        As `MultimodalFuser`, once for the fit on all queries.
+        As `MultimodalFuser`, once for the fit on all queries; and if other alphas score as the best one, which leaves
+        out the texts of documents of several parts, or all but these.
 
     See Also
     --------
@@ -467,6 +469,7 @@ class MultimodalFuserCV(MultimodalFuser, auto_wrap_output_keys=None):  # type: i
         folds = self._folds(X, y)
         results = cross_validate_alpha(X, qrels, folds, alphas, measure, random_state=self.random_state, **options)
         best = int(results["rank_test_score"].argmin())
+        _warn_of_ties(alphas, results["mean_test_score"], best)
         fuser = MultimodalFuser(float(alphas[best]), random_state=copy.deepcopy(self.random_state), **options).fit(X, y)
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
@@ -535,3 +538,15 @@ class MultimodalFuserCV(MultimodalFuser, auto_wrap_output_keys=None):  # type: i
         tags.input_tags.two_d_array = False
         tags.target_tags.required = True
         return tags
+
+
+def _warn_of_ties(alphas: NDArray[np.float64], means: NDArray[np.float64], best: int) -> None:
+    """Where other alphas do as well as one that leaves out parts, nothing has shown that these are of no use."""
+    tied = np.unique(alphas[means == means[best]])
+    if len(tied) > 1 and alphas[best] in (0, 1):
+        left_out = "their texts" if alphas[best] == 0 else "all but their texts"
+        warn(
+            f"{len(tied)} alphas, from {tied[0]:g} to {tied[-1]:g}, reach the highest score, {means[best]:.3f}, and "
+            f"alpha_={alphas[best]:g}, the first, leaves out {left_out} of documents of several parts; give alphas "
+            "between 0 and 1, or queries that tell alphas apart"
+        )

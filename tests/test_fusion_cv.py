@@ -121,6 +121,10 @@ SPLITTERS = [
 ]
 
 
+TIES = r"\d+ alphas, from"
+"""Begins the warning of alphas that score alike, which small drawn searches often have."""
+
+
 @settings(max_examples=150)
 @given(
     searches(),
@@ -131,7 +135,7 @@ SPLITTERS = [
 def test_scores_are_those_of_a_grid_search(search, alphas, scoring, cv):
     task, qrels = search
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "rows of zeros")
+        warnings.filterwarnings("ignore", f"rows of zeros|{TIES}")
         own = MultimodalFuserCV(alphas, cv=cv, scoring=scoring).fit(task, qrels)
         assert_same(own, grid_search(task, qrels, alphas, cv=cv, scoring=scoring))
 
@@ -252,7 +256,7 @@ def test_scores_with_one_scale_are_those_of_a_grid_search(search, data):
     alphas = data.draw(st.lists(st.floats(0, 1), min_size=1, max_size=4))
     options = {"cv": data.draw(st.sampled_from([2, 3])), "scoring": retrieval_scorer("ndcg", k=5, empty="zero")}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "rows of zeros|too few documents|queries of several kinds")
+        warnings.filterwarnings("ignore", f"rows of zeros|too few documents|queries of several kinds|{TIES}")
         try:
             grid = grid_search(task, qrels, alphas, equalize=True, **options)
         except ValueError:
@@ -419,16 +423,31 @@ def test_with_one_query_a_fold(mixed):
     assert_same(own, grid_search(task, qrels, ALPHAS, cv=LeaveOneOut()))
 
 
-def test_in_a_pipeline_and_scored_from_outside(mixed):
-    task, qrels = mixed
+def test_in_a_pipeline_and_scored_from_outside(rng):
+    task, qrels = make_mixed(rng, n=60, noise=0.9)
     pipeline = make_pipeline(ModalityGapRemover(), MultimodalFuserCV(11, cv=2), ExactRetriever(k=10))
-    assert pipeline.fit(task, qrels).predict(task.queries).shape == (30, 10)
+    assert pipeline.fit(task, qrels).predict(task.queries).shape == (60, 10)
     scores = cross_val_score(pipeline, task, qrels, scoring=retrieval_scorer(), cv=3, error_score="raise")
     assert scores.min() > 0.5
     search = GridSearchCV(
         pipeline, {"multimodalfusercv__equalize": [False, True]}, scoring=retrieval_scorer(), cv=2, error_score="raise"
     )
     assert 0 <= search.fit(task, qrels).best_estimator_[1].alpha_ <= 1
+
+
+def test_an_end_that_is_no_better_than_others_is_told_of(rng):
+    """All alphas find the right document, and the first of them leaves out all texts."""
+    task, qrels = make_mixed(rng, n=30, noise=0.01)
+    text, image = (task.queries["query"] + 0.01 * rng.normal(size=(30, 16)) for _ in range(2))
+    task = SearchTask(task.queries, Items({"text": text, "image": image}))
+    with pytest.warns(UserWarning, match=r"5 alphas, from 0 to 1, .* 1.000, and alpha_=0, the first, leaves out their"):
+        assert MultimodalFuserCV(5).fit(task, qrels).alpha_ == 0
+    with pytest.warns(UserWarning, match="alpha_=1, the first, leaves out all but their texts"):
+        assert MultimodalFuserCV([1, 0.5]).fit(task, qrels).alpha_ == 1
+    assert MultimodalFuserCV([0.2, 0.5]).fit(task, qrels).alpha_ == 0.2
+    assert MultimodalFuserCV([0, 0]).fit(task, qrels).alpha_ == 0
+    task = SearchTask(task.queries, Items({"text": rng.normal(size=(30, 16)), "image": image}))
+    assert MultimodalFuserCV(2).fit(task, qrels).alpha_ == 0
 
 
 def test_joblib_and_clone(mixed, tmp_path):
