@@ -45,6 +45,7 @@ def take_rows(x: Any, rows: slice | NDArray) -> Any:
 
 def as_column(role: str, values: Any) -> Any:
     """A part as Items keep it: an (n, d) floating array, or a 1-D object array of raw values."""
+    values = _of_arrow(values)
     if isinstance(values, str | bytes | Mapping | Set) or not hasattr(values, "__len__"):
         raise TypeError(f"role {role!r} is {values!r}; expected a column: a list, an array, a tensor")
     numeric = isinstance(values, np.ndarray) and values.dtype.kind not in "OSUT"
@@ -61,12 +62,16 @@ def as_column(role: str, values: Any) -> Any:
     for i, value in enumerate(values):  # one by one: NumPy would stack images of equal size
         column[i] = None if _is_na(value) else value
     if len(column) and all(isinstance(value, int | float | complex) for value in column):
-        raise ValueError(f"role {role!r} is 1-D and numeric; expected (n, d): one row of numbers per item")
+        raise ValueError(
+            f"role {role!r} is 1-D and numeric; expected (n, d): one row of numbers per item; of a table, take the "
+            "columns that are parts"
+        )
     return freeze(column)
 
 
 def stack_vectors(values: Any) -> Any:
     """A column of vectors of one length, some of them missing, as an (n, d) array; anything else as it is."""
+    values = _of_arrow(values)
     objects = getattr(values, "ndim", 0) == 1 and getattr(getattr(values, "dtype", None), "kind", "") == "O"
     if not (objects or isinstance(values, list | tuple)):
         return values
@@ -84,6 +89,12 @@ def stack_vectors(values: Any) -> Any:
     out = stacked.new_full(shape, torch.nan) if tensors else np.full(shape, np.nan, stacked.dtype)
     out[np.flatnonzero(there)] = stacked
     return out
+
+
+def _of_arrow(values: Any) -> Any:
+    """A column of pyarrow, whose values are objects of its own and its nulls, too, as an array of NumPy with None."""
+    is_arrow = type(values).__module__.partition(".")[0] == "pyarrow" and hasattr(values, "to_numpy")
+    return values.to_numpy(zero_copy_only=False) if is_arrow else values
 
 
 def _is_vector(value: Any) -> bool:

@@ -52,8 +52,8 @@ class Items:
     Parameters
     ----------
     parts : mapping of str to array-like, or DataFrame
-        Columns of equal length n. Lists and pandas columns hold raw values, where None (or pandas' NaN and NA) is a
-        missing part and ``""`` is a text like any other. (n, d) arrays and tensors hold embeddings, one row each,
+        Columns of equal length n. Lists and columns of pandas and pyarrow hold raw values, where None (NaN, NA or null)
+        is a missing part and ``""`` is a text like any other. (n, d) arrays and tensors hold embeddings, one row each,
         of dtype float16, bfloat16, float32 or float64; a row of NaN throughout is a missing part. A list of vectors
         (some None) becomes such an array too, in roles that are known by name and are not sound.
     encoder : str, default=None
@@ -105,6 +105,8 @@ class Items:
     __slots__ = ("_encoder", "_length", "_parts")
 
     def __init__(self, parts: Any, *, encoder: str | None = None) -> None:
+        if hasattr(parts, "to_frame"):
+            raise TypeError(f"parts is a {type(parts).__name__}; name the role that it has: Items({{'text': column}})")
         if not hasattr(parts, "keys"):
             raise TypeError(
                 f"parts must map roles to columns, e.g. {{'text': [...], 'image': [...]}}; got {type(parts).__name__}"

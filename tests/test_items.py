@@ -3,13 +3,14 @@ import pickle
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from sklearn.base import clone
 from sklearn.model_selection import KFold, ShuffleSplit, train_test_split
 from sklearn.utils import _safe_indexing
 
-from grclip import Items, SearchTask
+from grclip import Items, ModalityGapRemover, SearchTask
 from grclip.items import modalities_of
 
 TEXTS = ["a red bicycle", None, "", "tea"]
@@ -174,6 +175,18 @@ def test_pandas_columns(dtype):
         assert items["image"].tolist() == ["x.png", "y.png", None]
 
 
+@pytest.mark.parametrize("make", [pa.array, lambda values, **options: pa.chunked_array([values], **options)])
+def test_pyarrow_columns(make):
+    """Their nulls are objects, which count as parts unless they are told from values."""
+    items = Items({"text": make(["a", None]), "image": [None, "y.png"]})
+    assert items["text"].tolist() == ["a", None]
+    assert items.kinds.tolist() == ["text", "image"]
+    for kind in (pa.list_(pa.float32()), pa.large_list(pa.float32()), pa.list_(pa.float32(), 2)):
+        column = make([[1, 2], None, [3, 4]], type=kind)
+        np.testing.assert_array_equal(Items({"text": column})["text"], np.float32([[1, 2], [np.nan] * 2, [3, 4]]))
+        assert ModalityGapRemover().fit({"text": column}).n_samples_seen_ == {"text": 2}
+
+
 def test_marks_for_missing_values_in_lists():
     assert Items({"text": ["a", float("nan"), np.nan, None]})["text"].tolist() == ["a", None, None, None]
     assert Items({"text": ["a", pd.NA, pd.NaT, np.float32("nan")]})["text"].tolist() == ["a", None, None, None]
@@ -189,6 +202,8 @@ def test_marks_for_missing_values_in_lists():
         ({"text": np.empty((0, 3))}, ValueError, r"one row; got \{'text': 0\}"),
         ({"text": np.empty((3, 0))}, ValueError, r"shape \(3, 0\)"),
         (["a"], TypeError, "parts must map roles to columns.*got list"),
+        (pd.DataFrame({"text": ["a"], "price": [2.5]}), ValueError, "'price' is 1-D and numeric; .* take the columns"),
+        (pd.Series(["a"]), TypeError, r"parts is a Series; name the role that it has: Items\({'text': column}\)"),
         ({"text": "a"}, TypeError, "role 'text' is 'a'; expected a column"),
         ({"text": 3}, TypeError, "role 'text' is 3; expected a column"),
         ({"text": {"a", "b"}}, TypeError, "expected a column"),
