@@ -42,10 +42,13 @@ class Demo:
         return table
 
     def examples(self) -> list[int]:
-        """Of each kind of relevant document, the first query that the first and the last method answer differently."""
-        changed = _rank(self.rows[METHODS[0]]) != _rank(self.rows[METHODS[-1]])
-        found = (np.flatnonzero(changed & (self.kinds == kind)) for kind in KINDS)
-        return [int(queries[0]) for queries in found if len(queries)]
+        """Of each kind of relevant document, the first query that the first and the last method answer differently.
+
+        What rises most comes first.
+        """
+        rises = _rank(self.rows[METHODS[0]]) - _rank(self.rows[METHODS[-1]])
+        found = (np.flatnonzero((rises != 0) & (self.kinds == kind)) for kind in KINDS)
+        return sorted((int(queries[0]) for queries in found if len(queries)), key=lambda query: -rises[query])
 
     def rankings(self, query: int) -> list[Ranking]:
         """The five best documents of a query, before and after."""

@@ -355,13 +355,20 @@ class TestDemo:
 
     def test_examples_show_five_of_each_method(self, demo):
         examples = demo.examples()
-        assert [demo.kinds[query] for query in examples] == ["text", "image", "text+image"]
+        assert sorted(demo.kinds[query] for query in examples) == ["image", "text", "text+image"]
         for query in examples:
             for ranking in demo.rankings(query):
                 assert len(ranking.cards) == 5
                 for card in ranking.cards:
                     assert (card.text is not None) == ("text" in card.kind)
                     assert (card.picture is not None) == ("image" in card.kind)
+
+    def test_what_rises_most_comes_first(self, demo):
+        examples = demo.examples()
+        raw, last = ([[*demo.rows[method][query], query].index(query) for query in examples] for method in METHODS[::2])
+        rises = np.subtract(raw, last)
+        assert rises[0] > 0
+        assert (np.diff(rises) <= 0).all()
 
     def test_as_a_user_calls_it(self, tmp_path):
         environment = os.environ | {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
