@@ -56,7 +56,8 @@ def kind_weights(
     left_out = [role for role in roles if role not in weights]
     if 0 < len(left_out) < len(roles):
         raise ValueError(
-            f"weights leave out {', '.join(map(repr, left_out))}; give every role of a side a weight, 0 to ignore it"
+            f"weights of {', '.join(map(repr, weights))} leave out {', '.join(map(repr, left_out))}; give every role "
+            "of a side a weight, 0 to ignore it"
         )
     has = (np.arange(2 ** len(roles))[:, None] >> np.arange(len(roles))) & 1
     if left_out:

@@ -136,5 +136,6 @@ def refuse_empty(queries: NDArray[np.intp]) -> None:
     """Queries without relevant documents, where nothing was said of such, are an error."""
     raise ValueError(
         f"no document is relevant (graded above 0) for {few(queries, 'query', 'queries')}; "
-        "say empty='skip' to leave such queries out, empty='zero' to count them as 0"
+        "say empty='skip' to leave such queries out, empty='zero' to count them as 0; in a search over parameters by "
+        "scoring=retrieval_scorer('ndcg', k=10, empty='skip')"
     )

@@ -85,8 +85,9 @@ def check_matrix(estimator: Any, x: Any, *, reset: bool) -> Array:
     _refuse_other_arrays(x, "X")
     if isinstance(x, Mapping):
         raise TypeError("X is a dict; wrap columns of one length in Items")
-    if isinstance(x, str | os.PathLike):
-        raise TypeError(f"X is {x!r}; expected embeddings: encode texts and images, and load files, first")
+    first = x[0] if isinstance(x, list | tuple) and x else x
+    if isinstance(first, str | os.PathLike):
+        raise TypeError(f"X is {x!r:.80}; expected embeddings: encode texts and images, and load files, first")
     dtype = getattr(x, "dtype", None)
     if dtype in (bool, torch.bool) or getattr(dtype, "kind", "") in tuple("mM"):
         raise TypeError(f"X has dtype {dtype}; expected a floating dtype")

@@ -241,6 +241,10 @@ def _grades(qrels: Qrels, ranking: Any, k: int) -> tuple[list[Mapping[int, float
         ranking = ranking.to_numpy()
     if not hasattr(ranking, "__len__") or getattr(ranking, "ndim", 1) == 0:
         raise TypeError(f"ranking must hold a line of document rows for each query; got {ranking!r}")
+    if isinstance(ranking, tuple) and len(ranking) == 2 and all(getattr(part, "ndim", 1) == 2 for part in ranking):
+        raise TypeError("ranking is a pair of arrays, as kneighbors returns them; give the rows, which come second")
+    if getattr(ranking, "ndim", 2) == 1 and ranking.dtype != object:
+        raise ValueError(f"ranking has shape {ranking.shape}; expected a line of document rows for each query")
     qrels = check_qrels(qrels, len(ranking))
     if not qrels:
         raise ValueError("qrels and ranking are empty; expected at least one query")

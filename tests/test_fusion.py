@@ -427,7 +427,7 @@ def test_zero_rows_stay_zero_with_a_warning(rng):
         ({"equalize": "no"}, TypeError, "equalize must be True or False; got 'no'"),
         ({"modalities": "image"}, TypeError, "modalities must be a dict with a value for each role; got 'image'"),
         ({"weights": [1, 2]}, TypeError, "weights must be a dict with a value for each role"),
-        ({"weights": {"text": 1}}, ValueError, "weights leave out 'image'; give every role"),
+        ({"weights": {"text": 1}}, ValueError, "weights of 'text' leave out 'image'; give every role"),
         ({"modalities": {"image": "drawing"}}, ValueError, r"modalities\['image'\] is 'drawing'"),
     ],
 )  # fmt: skip

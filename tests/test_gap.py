@@ -412,6 +412,8 @@ def test_other_bad_input(rng):
         remover.transform(rows(rng))
     with pytest.raises(TypeError, match="X is 'a red bicycle'; expected embeddings"):
         remover.transform("a red bicycle")
+    with pytest.raises(TypeError, match=r"X is \['a red bicycle', 'b'\]; expected embeddings"):
+        remover.transform(["a red bicycle", "b"])
     for call in (remover.fit, remover.partial_fit):
         with pytest.raises(TypeError, match=r"y is Items; a corpus goes beside the queries"):
             call(Items({"text": rows(rng)}), Items({"image": rows(rng)}))

@@ -105,6 +105,13 @@ def test_tables_are_read_by_position():
             recall_score(qrels, pd.Series([[0, 1], line, [1]], index=[7, 8, 9]))
 
 
+def test_what_is_no_ranking_is_told_before_qrels_are_counted():
+    with pytest.raises(TypeError, match="ranking is a pair of arrays, as kneighbors returns them; give the rows"):
+        recall_score([{0: 1}] * 3, (np.ones((3, 2)), np.array([[0, 1]] * 3)))
+    with pytest.raises(ValueError, match=r"ranking has shape \(2,\); expected a line"):
+        recall_score([{0: 1}] * 3, np.array([0, 1]))
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_queries_without_a_relevant_document(metric):
     qrels, ranking = [{0: 1}, {}, {3: 0}], [[0], [1], [2]]
