@@ -15,6 +15,7 @@ from grclip._parquet import is_parquet, opened, told_by, told_by_rows
 from grclip._transform_files import outputs_in, transform_files
 from grclip.fusion import MultimodalFuser
 from grclip.gap import ModalityGapRemover
+from grclip.persistence import class_in
 from grclip.pipelines import encoder_fingerprint, load_pipeline, pipeline_fingerprint
 
 _COLUMN = "the column that holds the vectors of a role, e.g. text=text_embedding; once for each role"
@@ -173,21 +174,23 @@ def _info(options: argparse.Namespace) -> None:
 
 def _print_calibrator(path: Path) -> None:
     try:
-        pipeline = load_pipeline(path)
+        kind = class_in(path)
     except ValueError as error:
-        if "no safetensors file" in str(error):
-            raise ValueError(f"{path} is neither a calibrator nor a Parquet file, or is damaged ({error})") from error
-        if "holds a ModalityGapRemover" not in str(error):
-            raise
-        remover = ModalityGapRemover.load(path)
-        print(f"{path}\n  the means of a ModalityGapRemover")
-        print("  grclip transform takes what grclip fit wrote, or save_pipeline of a pipeline that fuses")
-        print(f"  encoder     {remover.encoder_ or 'unknown'}\n  width       {remover.n_features_in_}")
-        print(f"  degap       {_told_of(remover)}")
+        raise ValueError(f"{path} is neither a calibrator nor a Parquet file that can be read ({error})") from error
+    if kind == "ModalityGapRemover":
+        _print_means(path, ModalityGapRemover.load(path))
         return
+    pipeline = load_pipeline(path)
     print(f"{path}\n  a fitted pipeline\n  fingerprint {pipeline_fingerprint(pipeline)}")
     print(f"  encoder     {encoder_fingerprint(pipeline) or 'unknown'}\n  width       {pipeline[0].n_features_in_}")
     _print_steps(pipeline)
+
+
+def _print_means(path: Path, remover: ModalityGapRemover) -> None:
+    print(f"{path}\n  the means of a ModalityGapRemover")
+    print("  grclip transform takes what grclip fit wrote, or save_pipeline of a pipeline that fuses")
+    print(f"  encoder     {remover.encoder_ or 'unknown'}\n  width       {remover.n_features_in_}")
+    print(f"  degap       {_told_of(remover)}")
 
 
 def _print_steps(pipeline: Any) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -86,29 +87,63 @@ def load_state(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any],
     ValueError
         If the file is truncated, not one of ours, of another class, or of a newer schema.
     """
-    name = repr(os.fspath(path))
+    with _opened(path) as (file, header):
+        check_header(header, _name(path), kind)
+        for key in file.keys():  # noqa: SIM118 (not a mapping)
+            if file.get_slice(key).get_dtype() != "F64":
+                raise ValueError(f"{_name(path)} holds {key!r} in another dtype than float64; save it again")
+        return header, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+def class_in(path: str | os.PathLike[str]) -> str:
+    """Name the class whose state a file holds.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A file that `save_state` wrote.
+
+    Returns
+    -------
+    str
+        As its header says.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is truncated, not one of ours, or of a newer schema.
+    """
+    with _opened(path) as (_, header):
+        return str(header.get("class"))
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """A file that is ours, and its header; what is wrong with it names it."""
     if Path(path).is_dir():
-        raise ValueError(f"{name} is a folder, not a file that grclip wrote")
+        raise ValueError(f"{_name(path)} is a folder, not a file that grclip wrote")
     try:
         with safe_open(path, framework="numpy") as file:
-            header = _checked_header(file.metadata() or {}, name, kind)
-            for key in file.keys():  # noqa: SIM118 (not a mapping)
-                if file.get_slice(key).get_dtype() != "F64":
-                    raise ValueError(f"{name} holds {key!r} in another dtype than float64; save it again")
-            return header, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            yield file, _header(file.metadata() or {}, _name(path))
     except SafetensorError as error:
-        raise _damaged(name, error) from error
+        raise _damaged(_name(path), error) from error
 
 
-def _checked_header(metadata: Mapping[str, str], name: str, kind: str) -> dict[str, Any]:
-    """The header of a file that is ours, of a schema that we know, and of the class that is wanted."""
+def _name(path: str | os.PathLike[str]) -> str:
+    return repr(os.fspath(path))
+
+
+def _header(metadata: Mapping[str, str], name: str) -> dict[str, Any]:
+    """The header of a file that is ours, of a schema that we know."""
     try:
         header = json.loads(metadata.get(_KEY, "null"))
     except (ValueError, RecursionError) as error:
         raise _damaged(name, error) from error
     if not isinstance(header, dict) or not _is_version(header.get("schema_version")):
         raise ValueError(f"{name} is a safetensors file, but not one that grclip wrote")
-    check_header(header, name, kind)
+    _check_version(header, name)
     return header
 
 
@@ -133,6 +168,12 @@ def check_header(header: Mapping[str, Any], name: str, kind: str) -> None:
     ValueError
         If it is not ours, of another class, or of a newer schema.
     """
+    _check_version(header, name)
+    if header.get("class") != kind:
+        raise ValueError(f"{name} holds a {header.get('class')}, not a {kind}")
+
+
+def _check_version(header: Mapping[str, Any], name: str) -> None:
     version = header.get("schema_version")
     if not _is_version(version):
         raise ValueError(f"{name} has schema_version {version!r}: nothing that grclip wrote")
@@ -140,8 +181,6 @@ def check_header(header: Mapping[str, Any], name: str, kind: str) -> None:
         raise ValueError(
             f"{name} has schema version {version}, but this grclip reads up to {SCHEMA_VERSION}: update grclip"
         )
-    if header.get("class") != kind:
-        raise ValueError(f"{name} holds a {header.get('class')}, not a {kind}")
 
 
 def _is_version(version: Any) -> TypeGuard[int]:

@@ -84,7 +84,7 @@ ALLOWED = {
         *("_validation", "_parquet", "_append", "_batch", "_direction", "_fuse"),
         *("items", "gap", "fusion", "pipelines", "__version__"),
     },
-    "_commands": {"_fit_files", "_transform_files", "_parquet", "_fuse", "pipelines", "gap", "fusion"},
+    "_commands": {"_fit_files", "_transform_files", "_parquet", "_fuse", "persistence", "pipelines", "gap", "fusion"},
     "cli": {
         "_commands",
         "_demo",

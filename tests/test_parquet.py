@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import safetensors.numpy
 from conftest import unit
 
 from grclip import Items, ModalityGapRemover, MultimodalFuser, SearchTask, load_pipeline, save_pipeline
@@ -27,6 +28,7 @@ from grclip._fit_files import fit_files
 from grclip._parquet import KEY, Source, as_lists, as_vectors, opened
 from grclip._transform_files import transform_files
 from grclip.cli import main
+from grclip.persistence import save_state
 
 N, D = 600, 16
 COLUMNS = {"text": "text_embedding", "image": "image_embedding"}
@@ -874,8 +876,20 @@ class TestInfo:
     def test_other_files(self, capsys, files):
         folder, *_ = files
         (folder / "text").write_text("hello")
+        save_state(folder / "other", "Unknown", {}, {})
+        wrapped = {"grclip": json.dumps({"schema_version": 2, "class": "Pipeline"})}
+        (folder / "newer").write_bytes(safetensors.numpy.save({}, metadata=wrapped))
+        (folder / "foreign").write_bytes(safetensors.numpy.save({"x": np.ones(3)}))
+        (folder / "no safetensors file, holds a ModalityGapRemover").write_bytes(
+            safetensors.numpy.save({}, metadata={"grclip": json.dumps({"schema_version": 1, "class": "Pipeline"})})
+        )
+        unread = "is neither a calibrator nor a Parquet file that can be read"
         for name, message in (
-            ("text", "text is neither a calibrator nor a Parquet file, or is damaged"),
+            ("text", f"text {unread} ('{folder / 'text'}' is damaged or no safetensors file"),
+            ("newer", f"newer {unread} ('{folder / 'newer'}' has schema version 2, but this grclip reads up to 1"),
+            ("foreign", "is a safetensors file, but not one that grclip wrote"),
+            ("other", "holds a Unknown, not a Pipeline"),
+            ("no safetensors file, holds a ModalityGapRemover", "holds no complete Pipeline"),
             ("none", "none: no such file"),
             (".", "folder"),
         ):
