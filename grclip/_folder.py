@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
+from grclip._calibrator import Calibrator
 from grclip._columns import is_missing
 from grclip._validation import check_k, warn
 from grclip.fusion import MultimodalFuser
@@ -82,7 +84,7 @@ def _read_text(path: Path) -> str | None:
 
 
 def search_folder(
-    folder: Path, words: str, encoder: Any, *, k: int = 10, calibrator: ModalityGapRemover | None = None
+    folder: Path, words: str, encoder: Any, *, k: int = 10, calibrator: Calibrator | None = None
 ) -> list[Hit]:
     """The k documents of a folder that answer the words best, with their similarities or, calibrated, their scores."""
     check_k(k)
@@ -108,17 +110,21 @@ def search_folder(
     ]
 
 
-def calibrate(corpus: Items, calibrator: ModalityGapRemover | None) -> Pipeline:
-    """A fitted pipeline up to fused vectors, from the means of a file or of the folder itself.
+def calibrate(corpus: Items, calibrator: Calibrator | None) -> Pipeline:
+    """A fitted pipeline up to fused vectors, of what a file holds, and of the folder itself what it does not hold.
 
     A folder has no queries to learn from, so its texts stand in for them, in the mean and in the spreads. A folder of
     one kind has no gap to close.
     """
     counts = {role: int((~is_missing(corpus[role])).sum()) for role in corpus}
+    enough = min(counts.values()) >= ENOUGH
     steps: list[tuple[str, Any]] = []
     if calibrator is not None:
-        steps = [("degap", calibrator)]
-    elif min(counts.values()) >= ENOUGH:
+        calibrator.check_means([role for role, n in counts.items() if n])
+        steps = [("degap", calibrator.remover)]
+        if calibrator.scales(corpus):
+            return Pipeline([*steps, ("fuse", calibrator.fuser)])
+    elif enough:
         steps = [("degap", ModalityGapRemover().fit(*asked_by_texts(corpus)))]
     elif all(counts.values()):
         warn(
@@ -126,17 +132,18 @@ def calibrate(corpus: Items, calibrator: ModalityGapRemover | None) -> Pipeline:
             "needed): these are raw similarities, and texts come first; --calibrator takes means learned elsewhere"
         )
     centred = steps[0][1].transform(corpus) if steps else corpus
-    return Pipeline([*steps, ("fuse", _fuser(centred, equalize=bool(steps) and min(counts.values()) >= ENOUGH))])
+    fuser = MultimodalFuser(**calibrator.weighting(corpus.roles)) if calibrator else MultimodalFuser()
+    return Pipeline([*steps, ("fuse", _fitted(fuser, centred, equalize=bool(steps) and enough))])
 
 
-def _fuser(corpus: Items, *, equalize: bool) -> MultimodalFuser:
-    """A fitted fuser; without scales where the documents are too much alike to measure any."""
+def _fitted(fuser: MultimodalFuser, corpus: Items, *, equalize: bool) -> MultimodalFuser:
+    """A fuser, fitted; without scales where the documents are too much alike to measure any."""
     if equalize:
         try:
-            return MultimodalFuser(equalize=True).fit(*asked_by_texts(corpus))
+            return clone(fuser).set_params(equalize=True).fit(*asked_by_texts(corpus))
         except ValueError as error:
             warn(f"kinds of documents are not put on one scale: {error}")
-    return MultimodalFuser().fit(corpus)
+    return fuser.fit(corpus)
 
 
 def asked_by_texts(corpus: Items) -> tuple[SearchTask, list[dict[int, int]]]:

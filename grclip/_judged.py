@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from grclip._calibrator import Calibrator
 from grclip._columns import is_missing
 from grclip._folder import ENOUGH, asked_by_texts, calibrate, read_folder
 from grclip._validation import warn
 from grclip.fusion import MultimodalFuser
-from grclip.gap import ModalityGapRemover
 from grclip.items import Items, SearchTask
 from grclip.search import ExactRetriever
 
@@ -43,9 +43,7 @@ def with_search(fitted: Pipeline, task: SearchTask, k: int = 10) -> Pipeline:
     return Pipeline([*fitted.steps, ("search", ExactRetriever(min(k, len(task.corpus))).fit(fused))])
 
 
-def judged_folder(
-    folder: Path, judgements: Path, encoder: Any, calibrator: ModalityGapRemover | None = None
-) -> Reported:
+def judged_folder(folder: Path, judgements: Path, encoder: Any, calibrator: Calibrator | None = None) -> Reported:
     """The pictures and texts of a folder, and the queries of a file, calibrated as `grclip search` does."""
     documents, paths = read_folder(folder)
     queries, relevant = _read_judgements(judgements)
@@ -61,10 +59,11 @@ def judged_folder(
 
 
 def _methods(
-    task: SearchTask, calibrator: ModalityGapRemover | None
+    task: SearchTask, calibrator: Calibrator | None
 ) -> tuple[dict[str, Pipeline], tuple[SearchTask, list[dict[int, int]]] | None, str]:
     """The search as it is and calibrated, what it was calibrated on, and a sentence that says so."""
-    methods = {METHODS[0]: with_search(Pipeline([("fuse", MultimodalFuser())]).fit(task), task)}
+    raw = MultimodalFuser(**calibrator.weighting(task.corpus.roles)) if calibrator else MultimodalFuser()
+    methods = {METHODS[0]: with_search(Pipeline([("fuse", raw)]).fit(task), task)}
     counts = {role: int((~is_missing(part)).sum()) for role, part in task.corpus.items()}
     if calibrator is None and min(counts.values()) < ENOUGH:
         found = " and ".join(f"{n} {'texts' if role == 'text' else 'pictures'}" for role, n in counts.items())
@@ -74,14 +73,24 @@ def _methods(
             f"Nothing was calibrated: {found} in this folder are too few ({ENOUGH} of each are needed).",
         )
     calibrated = calibrate(task.corpus, calibrator)
-    methods[METHODS[2 if hasattr(calibrated["fuse"], "spread_") else 1]] = with_search(calibrated, task)
-    learned = "Means come from a file, scales" if calibrator is not None else "Means and scales come"
+    scaled = hasattr(calibrated["fuse"], "spread_")
+    methods[METHODS[2 if scaled else 1]] = with_search(calibrated, task)
     return (
         methods,
         asked_by_texts(task.corpus) if counts["text"] else None,
-        f"{learned} from the {len(task.corpus)} documents of this folder, its texts standing in for queries; the "
-        "judgements were not used.",
+        f"{_learned(calibrated, calibrator, len(task.corpus))}; the judgements were not used.",
     )
+
+
+def _learned(calibrated: Pipeline, calibrator: Calibrator | None, n: int) -> str:
+    """Where means and scales come from, in words."""
+    folder = f"from the {n} documents of this folder, its texts standing in for queries"
+    scaled = hasattr(calibrated["fuse"], "spread_")
+    if calibrator is None:
+        return f"Means{' and scales' if scaled else ''} come {folder}"
+    if calibrated["fuse"] is calibrator.fuser:
+        return "Means and scales come from a file"
+    return f"Means come from a file{f', scales {folder}' if scaled else ''}"
 
 
 def _inside(folder: Path, paths: Sequence[tuple[Path, ...]]) -> np.ndarray:

@@ -79,13 +79,14 @@ def _parser() -> argparse.ArgumentParser:
         "search",
         help="search the pictures and texts of a folder",
         epilog="Prints rank, score, kind and path. In a folder of texts and pictures scores count spreads above "
-        "unrelated documents; in one of a single kind, or with too few to calibrate on, they are cosines.",
+        "unrelated documents; in one of a single kind, or with too few to calibrate on, they are cosines, unless the "
+        "calibrator has spreads.",
     )
     search.add_argument("folder", type=Path, help="a picture and a text of one name are one document")
     search.add_argument("words", nargs="+", help="what to look for")
     _add_model(search)
     search.add_argument("-k", type=int, default=10, help="number of results (%(default)s)")
-    search.add_argument("--calibrator", type=Path, metavar="FILE", help="means that ModalityGapRemover.save wrote")
+    _add_calibrator(search)
     search.add_argument("--save", type=Path, metavar="FILE", help="write the results as a picture, e.g. results.png")
     search.set_defaults(run=_search)
 
@@ -101,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--queries", type=Path, metavar="FILE", help="judged queries, one JSON object a line")
     report.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="the page (%(default)s)")
     _add_model(report)
-    report.add_argument("--calibrator", type=Path, metavar="FILE", help="means that ModalityGapRemover.save wrote")
+    _add_calibrator(report)
     report.set_defaults(run=_report)
     add_commands(commands)
     return parser
@@ -111,6 +112,16 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME", help="of open_clip, or toy (%(default)s)")
     command.add_argument(
         "--pretrained", metavar="TAG", help=f"weights of the model ({DEFAULT_WEIGHTS} for the default)"
+    )
+
+
+def _add_calibrator(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--calibrator",
+        type=Path,
+        metavar="FILE",
+        help="what grclip fit, save_pipeline or ModalityGapRemover.save wrote: its means, its weights, and its "
+        "spreads if it has any, else those of the folder",
     )
 
 
@@ -167,11 +178,11 @@ def _search(options: argparse.Namespace) -> None:
 
 
 def _models(options: argparse.Namespace) -> tuple[Any, Any]:
-    """The encoder that was chosen, and the means, if a file of them was given."""
+    """The encoder that was chosen, and the calibrator, if a file was given."""
+    from grclip._calibrator import Calibrator
     from grclip.encoders import OpenCLIPEncoder
-    from grclip.gap import ModalityGapRemover
 
-    calibrator = ModalityGapRemover.load(options.calibrator) if options.calibrator else None
+    calibrator = Calibrator.load(options.calibrator) if options.calibrator else None
     weights = options.pretrained or (DEFAULT_WEIGHTS if options.model == DEFAULT_MODEL else None)
     return OpenCLIPEncoder(options.model, weights, on_error="skip"), calibrator
 

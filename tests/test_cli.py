@@ -9,9 +9,12 @@ import sys
 import numpy as np
 import PIL.Image
 import pytest
+from sklearn.pipeline import Pipeline, make_pipeline
 
-from grclip import ModalityGapRemover
+from grclip import Items, ModalityGapRemover, MultimodalFuser, SearchTask, load_pipeline, save_pipeline
+from grclip._calibrator import Calibrator
 from grclip._demo import run_demo
+from grclip._folder import asked_by_texts, calibrate, read_folder
 from grclip._judged import METHODS, judged_folder
 from grclip._optional import optional_import
 from grclip.cli import main
@@ -39,6 +42,29 @@ def folder(task, tmp_path):
         if picture:
             picture.save(at.with_suffix(".png"))
     return place
+
+
+@pytest.fixture
+def calibrated():
+    """A pipeline fitted on other scenes than those of the folder."""
+    drawn, _ = make_scenes(60, random_state=1)
+    encoded = toy_encoder().transform(SearchTask(drawn.queries, mix_kinds(drawn.corpus, random_state=1)))
+
+    def fitted(*, kinds=("text", "image", "text+image"), query="query", **options):
+        corpus = encoded.corpus[np.isin(encoded.corpus.kinds, kinds)]
+        task = SearchTask(Items({query: encoded.queries["query"]}, encoder=corpus.encoder), corpus)
+        modalities = {query: "text"}
+        return Pipeline(
+            [("degap", ModalityGapRemover()), ("fuse", MultimodalFuser(modalities=modalities, **options))]
+        ).fit(task)
+
+    return fitted
+
+
+def save(pipeline, path):
+    """What is saved, as it is loaded."""
+    save_pipeline(pipeline, path)
+    return load_pipeline(path)
 
 
 def run(capsys, *words):
@@ -148,6 +174,73 @@ class TestSearch:
         status, _, err = run(capsys, *words, tmp_path / "d.safetensors")
         assert status == 1
         assert "fitted on vectors of encoder 'another model'" in err
+
+    def test_a_calibrator_that_fuses(self, capsys, task, folder, tmp_path, calibrated):
+        words = ("search", folder, task[0].queries["query"][1], "--model", "toy", "-k", "30", "--calibrator")
+        pipeline = save(calibrated(equalize=True, alpha=0.8), tmp_path / "c")
+        status, out, err = run(capsys, *words, tmp_path / "c")
+        assert (status, err) == (0, "")
+        documents, _ = read_folder(folder)
+        encoded = toy_encoder().transform(SearchTask(Items({"query": [words[2]]}), documents))
+        fused = pipeline.transform(encoded)
+        expected = np.sort(fused.corpus @ fused.queries[0])[::-1]
+        np.testing.assert_allclose([float(line.split()[1]) for line in out.splitlines()], expected, atol=0.0051)
+        save(calibrated(alpha=0.8), tmp_path / "c")  # without spreads: those of the folder, at the same alpha
+        calibrator = Calibrator.load(tmp_path / "c")
+        fuser = calibrate(encoded.corpus, calibrator)["fuse"]
+        own = calibrated(alpha=0.8)["degap"].transform(encoded.corpus)
+        spread = MultimodalFuser(0.8, equalize=True).fit(*asked_by_texts(own)).spread_
+        assert (fuser.alpha, fuser.equalize, fuser.spread_) == (0.8, True, spread)
+        one = encoded.corpus[encoded.corpus.kinds == "text"]
+        assert (calibrate(one, calibrator)["fuse"].alpha, calibrate(one, calibrator)["fuse"].equalize) == (0.8, False)
+
+    def test_weights_of_a_calibrator(self, task, tmp_path, calibrated):
+        save(calibrated(weights={"text": 3.0, "image": 1.0, "query": 2.0}, equalize=True), tmp_path / "c")
+        calibrator = Calibrator.load(tmp_path / "c")
+        assert calibrator.weighting(("text", "image"))["weights"] == {"text": 3.0, "image": 1.0}
+        corpus = toy_encoder().transform(task[1])
+        assert calibrate(corpus, calibrator)["fuse"] is calibrator.fuser
+        save(calibrated(weights={"text": 3.0, "image": 1.0, "query": 2.0}), tmp_path / "c")
+        calibrator = Calibrator.load(tmp_path / "c")
+        for some in (corpus, corpus[corpus.kinds == "text"]):
+            assert calibrate(some, calibrator)["fuse"].weights == {"text": 3.0, "image": 1.0}
+
+    def test_spreads_that_do_not_fit_the_folder_are_not_used(self, capsys, folder, tmp_path, calibrated):
+        words = ("search", folder, "red", "--model", "toy", "--calibrator", tmp_path / "c")
+        for pipeline, told in (
+            (calibrated(equalize=True, kinds=["text", "image"]), "without any of kind text+image"),
+            (calibrated(equalize=True, query="query_text"), "measured with other queries than 'query' alone"),
+        ):
+            pipeline["degap"].means_["query"] = pipeline["degap"].means_["text"]
+            pipeline["degap"].n_samples_seen_["query"] = 1
+            save(pipeline, tmp_path / "c")
+            status, out, err = run(capsys, *words)
+            assert (status, len(out.splitlines())) == (0, 10)
+            said = f"grclip: spreads of {tmp_path / 'c'} are not used ({told}), but those of this folder, if it has"
+            assert err.startswith(said)
+            assert err.count("\n") == 1
+
+    def test_calibrators_that_a_search_cannot_use(self, capsys, folder, tmp_path, calibrated):
+        pipeline, path = calibrated(equalize=True), tmp_path / "c"
+        words = ("search", folder, "red", "--model", "toy", "--calibrator", path)
+        asked = ModalityGapRemover().fit({role: np.eye(128) for role in ("text", "image")})
+        other = calibrated(equalize=True)
+        for step in (other["degap"], other["fuse"]):
+            step.encoder_ = "another model"
+        for write, message in (
+            (lambda: path.write_text("hello"), "is damaged or no safetensors file"),
+            (lambda: save(pipeline["fuse"], path), "c holds MultimodalFuser; --calibrator takes what grclip fit or"),
+            (
+                lambda: save(make_pipeline(pipeline["degap"], pipeline), path),
+                "holds ModalityGapRemover, ModalityGapRem",
+            ),
+            (lambda: save(asked, path), "c has no mean of role 'query', but of 'text', 'image'; words have the role"),
+            (lambda: save(other, path), "fitted on vectors of encoder 'another model'"),
+            (path.unlink, "c: no such file; --calibrator takes what grclip fit"),
+        ):
+            write()
+            status, out, err = run(capsys, *words)
+            assert (status, out, message in err, err.count("\n")) == (1, "", True, 1)
 
     def test_a_reader_that_goes_away_is_no_error(self, folder):
         words = [sys.executable, "-m", "grclip.cli", "search", str(folder), "red", "--model", "toy"]
@@ -311,6 +404,23 @@ class TestReport:
         page = tmp_path / "page.html"
         run(capsys, "report", folder, "--queries", queries, "--model", "toy", "--out", page)
         assert "the judgements were not used" in page.read_text(encoding="utf-8")
+
+    def test_what_came_from_a_file_is_on_the_page(self, task, folder, queries, tmp_path, calibrated):
+        for options, told in (
+            ({"equalize": True}, "Means and scales come from a file; the judgements were not used."),
+            ({}, "Means come from a file, scales from the 30 documents of this folder, its texts"),
+        ):
+            save(calibrated(alpha=0.7, **options), tmp_path / "c")
+            found = judged_folder(folder, queries, toy_encoder(), Calibrator.load(tmp_path / "c"))
+            assert found.note.startswith(told)
+            assert list(found.methods) == [METHODS[0], METHODS[2]]
+            assert [method["fuse"].alpha for method in found.methods.values()] == [0.7, 0.7]
+        for path in folder.rglob("*.png"):
+            path.unlink()
+        name = next(path for path in folder.rglob("*.txt")).relative_to(folder).as_posix()
+        queries.write_text(json.dumps({"query": "red", "relevant": [name]}))
+        found = judged_folder(folder, queries, toy_encoder(), Calibrator.load(tmp_path / "c"))
+        assert found.note == "Means come from a file; the judgements were not used."
 
     def test_a_file_that_is_no_text(self, folder, tmp_path):
         (tmp_path / "q.jsonl").write_bytes(b"\xff\xfe\x00")

@@ -72,8 +72,9 @@ ALLOWED = {
         *("items", "pipelines", "gap", "fusion", "__version__"),
     },
     "_sheet": {"_optional"},
-    "_folder": {"_validation", "_columns", "items", "gap", "fusion", "search"},
-    "_judged": {"_validation", "_columns", "_folder", "items", "gap", "fusion", "search"},
+    "_calibrator": {"_validation", "persistence", "pipelines", "items", "gap", "fusion"},
+    "_folder": {"_validation", "_columns", "_calibrator", "items", "gap", "fusion", "search"},
+    "_judged": {"_validation", "_columns", "_calibrator", "_folder", "items", "fusion", "search"},
     "_demo": {"_sheet", "_judged", "encoders", "datasets", "items", *STAGES},
     "_parquet": {"_optional", "_validation"},
     "_append": {"_parquet"},
@@ -86,6 +87,7 @@ ALLOWED = {
     },
     "_commands": {"_fit_files", "_transform_files", "_parquet", "_fuse", "persistence", "pipelines", "gap", "fusion"},
     "cli": {
+        "_calibrator",
         "_commands",
         "_demo",
         "_folder",
@@ -94,7 +96,6 @@ ALLOWED = {
         "_sheet",
         "_optional",
         "encoders",
-        "gap",
         "__version__",
     },
 }
