@@ -23,12 +23,13 @@ UNCHECKED = "cannot check that one encoder made all vectors"
 _SHOWN = 3  # warnings that are shown in full
 
 
-def check_outputs(outputs: Sequence[Path], read: Sequence[Path]) -> None:
-    """That files can be written there, before the work is done."""
+def check_outputs(outputs: Sequence[Path], read: Sequence[Path], folder: Path | None = None) -> None:
+    """That files can be written there, before the work is done; the folder may have to be made first."""
     sources = {(about.st_dev, about.st_ino) for about in (path.stat() for path in read if path.exists())}
     for output in outputs:
-        if not output.resolve().parent.is_dir():
-            raise FileNotFoundError(f"there is no folder {str(output.resolve().parent)!r} to write {output.name!r} to")
+        place = output.resolve().parent
+        if not place.is_dir() and (folder is None or place != folder.resolve()):
+            raise FileNotFoundError(f"there is no folder {str(place)!r} to write {output.name!r} to")
         if output.is_dir():
             raise IsADirectoryError(f"{output} is a folder; name a file in it to write to")
         if output.exists() and not output.is_file():

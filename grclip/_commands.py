@@ -138,6 +138,7 @@ def _transform(options: argparse.Namespace) -> None:
         _by_role("--column", options.column),
         vectors=options.vectors,
         encoder=options.encoder,
+        folder=options.output_dir,
     )
     start = time.perf_counter()
     for output, (n_rows, there, note, kinds) in zip(outputs, done, strict=True):

@@ -48,15 +48,21 @@ def transform_files(
     *,
     vectors: str = "vector",
     encoder: str | None = None,
+    folder: Path | None = None,
 ) -> Iterator[Written]:
-    """Write files with fused vectors in the place of parts; begun again, leave alone those that are finished."""
-    check_outputs(outputs, [*paths, calibrator])
+    """Write files with fused vectors in the place of parts; begun again, leave alone those that are finished.
+
+    The folder, if one is named, is made once all has been checked.
+    """
+    check_outputs(outputs, [*paths, calibrator], folder)
     _check_replaced(outputs)
     pipeline, sources = _loaded(calibrator), [Source.open(path, columns) for path in paths]
     _check_roles(columns, pipeline, calibrator)
     _check_encoder(sources, encoder, calibrator, encoder_fingerprint(pipeline))
     for source in sources:
         _check_names(source, vectors)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     for path, output in zip(paths, outputs, strict=True):
         yield _write(Source.open(path, columns), output, pipeline, vectors, encoder, keep=len(paths) > 1)
     for output in outputs if len(paths) > 1 else ():
@@ -81,14 +87,13 @@ def _is_fused(path: Path) -> bool:
 
 
 def outputs_in(folder: Path, paths: Sequence[Path]) -> list[Path]:
-    """A file for each input, under its name, in a folder that is made if it is not there."""
+    """A file for each input, under its name, in a folder that may not be there yet."""
     names = [path.name for path in paths]
     again = [str(path) for path in paths if names.count(path.name) > 1]
     if again:
         raise ValueError(f"{' and '.join(again)} have one name, and would be written to one file in {folder}")
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"--output-dir {folder} is a file; name a folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise NotADirectoryError(f"--output-dir {folder} is a file, or a link to nothing; name a folder")
     return [folder / name for name in names]
 
 

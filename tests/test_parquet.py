@@ -595,20 +595,24 @@ class TestTransform:
     def test_folders_that_cannot_be_written_to(self, capsys, files):
         folder, *_ = files
         (folder / "more").mkdir()
+        (folder / "link").symlink_to(folder / "gone")
         (folder / "more" / "docs.parquet").write_bytes((folder / "docs.parquet").read_bytes())
         words = ["--calibrator", folder / "c.safetensors", *WORDS]
         documents, other = folder / "docs.parquet", folder / "more" / "docs.parquet"
         for given, message in (
             ([documents, other, "--output-dir", folder / "out"], "have one name, and would be written to one file"),
             ([documents, "--output-dir", folder], "docs.parquet is the file that is read; write to another"),
-            ([documents, "--output-dir", other], "docs.parquet is a file; name a folder"),
-            ([documents, folder / "none", "--output-dir", folder / "out"], "none: no such file"),
+            ([documents, "--output-dir", other], "docs.parquet is a file, or a link to nothing; name a folder"),
+            ([documents, "--output-dir", folder / "link"], "link is a file, or a link to nothing; name a folder"),
+            ([documents, folder / "none", "--output-dir", folder / "out" / "in"], "none: no such file"),
+            ([documents, "--vectors", "id", "--output-dir", folder / "out"], "docs.parquet has a column 'id'"),
+            ([documents, "--column", "audio=id", "--output-dir", folder / "out"], "is of type int64; expected lists"),
             ([documents], "name a file and the one to write, IN OUT, or files and --output-dir OUT; got 1"),
             ([documents, other, folder / "out"], "IN OUT, or files and --output-dir OUT; got 3"),
         ):
             status, _, err = run(capsys, "transform", *given, *words)
             assert (status, message in err) == (1, True)
-        assert not list(folder.glob("out/*"))
+        assert not (folder / "out").exists()
 
     def test_a_file_without_rows(self, capsys, files):
         folder, *_ = files
