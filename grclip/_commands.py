@@ -224,8 +224,16 @@ def _print_parquet(path: Path) -> None:
     unknown = "unknown: nobody said which made the vectors that these were fused from" if "roles" in told else "unknown"
     print(f"  encoder     {told.get('encoder') or _by_column('encoder', rows) or unknown}")
     if told.get("calibrator") is not None:
-        print(f"  calibrator  {told['calibrator']}: made column {told['vectors']!r} of {', '.join(told['roles'])}")
+        _print_fused(told["vectors"], told)
     elif rows["calibrator"]:
         print(f"  calibrator  {_by_column('calibrator', rows)}")
+    for column in schema if told.get("calibrator") is None else ():  # of a file that another program wrote again
+        said = told_by(column, f"{path}: column {column.name!r}")
+        if said.get("calibrator") is not None:
+            _print_fused(column.name, said)
     for column in schema:
         print(f"  column      {column.name}: {column.type}")
+
+
+def _print_fused(column: str, told: dict[str, Any]) -> None:
+    print(f"  calibrator  {told['calibrator']}: made column {column!r} of {', '.join(told['roles'])}")

@@ -65,10 +65,8 @@ class Source:
                 many = "more than one column" if column in schema.names else "no column"
                 raise ValueError(f"{path} has {many} {column!r} (role {role!r}); it has {', '.join(schema.names)}")
             if told.get("vectors") == column:
-                raise ValueError(
-                    f"{source.where(role)} holds fused vectors of calibrator {told.get('calibrator')}: means would be "
-                    "subtracted twice; give the columns that they were made of"
-                )
+                raise _fused_before(source.where(role), told.get("calibrator"))
+            refuse_fused(schema.field(column), source.where(role))
             source.dtype(role)
         return source
 
@@ -253,7 +251,7 @@ def list_type(dtype: np.dtype, width: int) -> Any:
 
 
 def told_by(schema: Any, name: str) -> dict[str, Any]:
-    """What the metadata of a schema say of its vectors: encoder, calibrator, and the column of fused vectors."""
+    """What the metadata of a schema or a field say of vectors: encoder, calibrator, and the column of fused ones."""
     given = (schema.metadata or {}).get(KEY)
     if given is None:
         return {}
@@ -272,6 +270,20 @@ def told_by(schema: Any, name: str) -> dict[str, Any]:
             f"{name} has schema version {version}, but this grclip reads up to {SCHEMA_VERSION}: update it"
         )
     return told
+
+
+def refuse_fused(field: Any, where: str) -> None:
+    """A column that says itself which calibrator made its vectors is an error; `where` names it in messages."""
+    calibrator = told_by(field, where).get("calibrator")
+    if calibrator is not None:
+        raise _fused_before(where, calibrator)
+
+
+def _fused_before(where: str, calibrator: str | None) -> ValueError:
+    return ValueError(
+        f"{where} holds fused vectors of calibrator {calibrator}: means would be subtracted twice; give the columns "
+        "that they were made of"
+    )
 
 
 def told_by_rows(file: Any) -> dict[str, list[str]]:
@@ -304,6 +316,6 @@ def _distinct(file: Any, name: str) -> set[Any]:
 
 
 def tell(schema: Any, **told: Any) -> Any:
-    """A schema whose metadata say what is told of its vectors, beside what they said of other things."""
+    """A schema, or a field, whose metadata say what is told of vectors, beside what they said of other things."""
     line = json.dumps({"schema_version": SCHEMA_VERSION, **told}, sort_keys=True)
     return schema.with_metadata({**(schema.metadata or {}), KEY: line.encode()})

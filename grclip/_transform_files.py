@@ -232,19 +232,19 @@ def _kinds(parts: Mapping[str, NDArray], n: int) -> dict[str, int]:
 
 
 def _schema(source: Source, pipeline: Pipeline, carried: list[str], vectors: str, encoder: str | None) -> Any:
-    """The columns of the output, with what made its vectors."""
+    """The columns of the output; what made the vectors is said of the file, and of the column, since Ray keeps that."""
     pa = arrow()
     known = [dtype for dtype in map(source.dtype, source.columns) if dtype is not None]
     dtype = reduce(np.promote_types, known) if known else np.dtype(np.float32)
-    kind = list_type(dtype, pipeline[-1].n_features_in_)
-    fields = [*(source.schema.field(name) for name in carried), pa.field(vectors, kind)]
-    return tell(
-        pa.schema(fields, metadata=source.schema.metadata),
-        encoder=encoder,  # which the calibrator's is only a guess at
-        calibrator=pipeline_fingerprint(pipeline),
-        vectors=vectors,
-        roles=sorted(source.columns),
-    )
+    told = {
+        "encoder": encoder,  # which the calibrator's is only a guess at
+        "calibrator": pipeline_fingerprint(pipeline),
+        "vectors": vectors,
+        "roles": sorted(source.columns),
+    }
+    fused = tell(pa.field(vectors, list_type(dtype, pipeline[-1].n_features_in_)), **told)
+    fields = [*(source.schema.field(name) for name in carried), fused]
+    return tell(pa.schema(fields, metadata=source.schema.metadata), **told)
 
 
 def _identity(path: Path) -> dict[str, Any]:

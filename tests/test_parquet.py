@@ -539,6 +539,13 @@ class TestTransform:
         )
         assert status == 1
         assert "means would be subtracted twice" in err
+        table = pq.read_table(folder / "out.parquet").replace_schema_metadata(None)  # as Ray reads and writes it
+        pq.write_table(table.rename_columns({"vector": "v"}), folder / "moved.parquet")
+        status, _, err = transform(capsys, folder, "--column", "text=v", source="moved.parquet", output="twice.parquet")
+        message = "moved.parquet: column 'v' (role 'text') holds fused vectors of calibrator grclip@"
+        assert (status, message in err) == (1, True)
+        _, out, _ = run(capsys, "info", folder / "moved.parquet")
+        assert f"calibrator  {json.loads(table.field('vector').metadata[KEY])['calibrator']}: made column 'v' of" in out
         write(folder / "docs.parquet", parts, encoder="SigLIP")
         status, _, err = transform(capsys, folder)
         assert status == 1
@@ -847,6 +854,12 @@ class TestTransform:
         assert (status, "has metadata 'grclip' that grclip did not write" in err) == (1, True)
         status, _, err = run(capsys, "info", folder / "docs.parquet")
         assert (status, "has metadata 'grclip' that grclip did not write" in err) == (1, True)
+        field = table.schema.field("text_embedding").with_metadata({KEY: told})
+        column = table.replace_schema_metadata(None).set_column(1, field, table["text_embedding"])
+        pq.write_table(column, folder / "docs.parquet")
+        status, _, err = transform(capsys, folder)
+        message = "column 'text_embedding' (role 'text') has metadata 'grclip' that grclip did not write"
+        assert (status, message in err) == (1, True)
         newer = table.replace_schema_metadata({KEY: b'{"schema_version": 2}'})
         pq.write_table(newer, folder / "docs.parquet")
         status, _, err = transform(capsys, folder)

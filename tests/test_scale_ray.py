@@ -29,7 +29,7 @@ from grclip import (
     pipeline_fingerprint,
     save_pipeline,
 )
-from grclip._parquet import as_vectors
+from grclip._parquet import Source, as_vectors
 from grclip._transform_files import transform_files
 from grclip.datasets import make_scenes
 from grclip.encoders import release_models, toy_encoder
@@ -271,11 +271,19 @@ def test_transform_gives_the_bytes_of_one_process_through_parquet(cluster, rng, 
     assert told.column("id").to_pylist() == list(range(N))
     assert one_name(told, "calibrator") == pipeline_fingerprint(pipeline)
     save_pipeline(pipeline, tmp_path / "calibrator")
+    (tmp_path / "cli").mkdir()
     for part in range(3):
-        source, out = tmp_path / f"{part}.parquet", tmp_path / f"cli{part}"
+        source, out = tmp_path / f"{part}.parquet", tmp_path / "cli" / f"{part}.parquet"
         list(transform_files([source], [out], tmp_path / "calibrator", COLUMNS, encoder="model@1"))
-    cli = pa.concat_tables([pq.read_table(tmp_path / f"cli{part}") for part in range(3)]).sort_by("id")
+    cli = pa.concat_tables([pq.read_table(tmp_path / "cli" / f"{part}.parquet") for part in range(3)]).sort_by("id")
     assert cli.select(["id", "encoder", "vector"]).equals(told.select(["id", "encoder", "vector"]))
+    read = ray.data.read_parquet(str(tmp_path / "cli"))
+    message = rf"column 'vector' \(role 'text'\) holds fused vectors of calibrator {pipeline_fingerprint(pipeline)}: m"
+    with pytest.raises(ValueError, match=message):
+        fit(read, {"text": "vector"})
+    read.write_parquet(str(tmp_path / "again"))  # without metadata of the file, but with those of the column
+    with pytest.raises(ValueError, match=message):
+        Source.open(next((tmp_path / "again").iterdir()), {"text": "vector"})
 
 
 def test_a_worker_killed_in_transform_loses_no_row_and_doubles_none(cluster, table, tmp_path):

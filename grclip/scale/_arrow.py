@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from grclip._columns import is_missing
 from grclip._kernels import dtype_of, norm_limits, row_norms
-from grclip._parquet import are_fingerprints, arrow, as_vectors, list_type
+from grclip._parquet import are_fingerprints, arrow, as_vectors, list_type, refuse_fused
 
 
 def check_columns(schema: Any, columns: Mapping[str, str]) -> None:
@@ -34,12 +34,14 @@ def check_new(schema: Any, names: Iterable[str]) -> None:
 def parts_of_table(table: Any, columns: Mapping[str, str]) -> dict[str, NDArray]:
     """The embeddings of each role, (n, d), a row of NaN where one is missing; a column of nulls alone is left out."""
     check_columns(table.schema, columns)
-    _refuse_fused(table)
+    for role, name in columns.items():
+        refuse_fused(table.schema.field(name), told(name, role))
+    _refuse_fused_rows(table)
     found = {role: _part(table.column(name), told(name, role)) for role, name in columns.items()}
     return {role: part for role, part in found.items() if part is not None}
 
 
-def _refuse_fused(table: Any) -> None:
+def _refuse_fused_rows(table: Any) -> None:
     """Rows that say which calibrator made their vectors are an error."""
     values = table.column("calibrator").unique().drop_null().to_pylist() if "calibrator" in table.column_names else []
     if any(are_fingerprints("calibrator", values)):
