@@ -124,7 +124,7 @@ class Source:
 
 def is_parquet(path: Path) -> bool:
     """Whether a file begins as Parquet files do."""
-    if path.is_dir():
+    if not path.is_file():
         return False
     with open(path, "rb") as file:
         return file.read(4) == b"PAR1"
@@ -136,11 +136,18 @@ def opened(path: Path) -> Iterator[Any]:
     pa, parquet = arrow(), arrow("pyarrow.parquet")
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give the Parquet files in it")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is a device or a pipe, and Parquet is read from its end; give a file")
     try:
         with parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER) as file:
             yield file
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such file") from error
+    except pa.ArrowNotImplementedError as error:
+        raise ValueError(
+            f"{path}: pyarrow {pa.__version__} cannot read one of its columns piece by piece ({error}); write "
+            "dictionaries within lists or structs as plain values, or leave such a column out"
+        ) from error
     except (pa.ArrowInvalid, OSError) as error:
         if str(path) in str(error):
             raise

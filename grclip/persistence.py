@@ -122,8 +122,8 @@ def class_in(path: str | os.PathLike[str]) -> str:
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, dict[str, Any]]]:
     """A file that is ours, and its header; what is wrong with it names it."""
-    if Path(path).is_dir():
-        raise ValueError(f"{_name(path)} is a folder, not a file that grclip wrote")
+    if Path(path).exists() and not Path(path).is_file():
+        raise ValueError(f"{_name(path)} is a folder, a device or a pipe, not a file that grclip wrote")
     try:
         with safe_open(path, framework="numpy") as file:
             yield file, _header(file.metadata() or {}, _name(path))

@@ -756,7 +756,25 @@ class TestTransform:
         for name, message in (("none", "none: no such file"), (".", "is a folder; give the Parquet files in it")):
             status, _, err = transform(capsys, folder, source=name)
             assert (status, message in err) == (1, True)
+        os.mkfifo(folder / "pipe")  # which nobody writes to: to open it would be to wait for ever
+        for name in ("pipe", "/dev/null"):
+            status, _, err = transform(capsys, folder, source=name)
+            assert (status, "is a device or a pipe, and Parquet is read from its end; give a file" in err) == (1, True)
+        words = ["transform", folder / "docs.parquet", folder / "out.parquet", *WORDS, "--calibrator", folder / "pipe"]
+        status, _, err = run(capsys, *words)
+        assert (status, "is a folder, a device or a pipe, not a file that grclip wrote" in err) == (1, True)
+        status, _, err = run(capsys, "info", folder / "pipe")
+        assert (status, "is a folder, a device or a pipe, not a file that grclip wrote" in err) == (1, True)
         assert not (folder / "out.parquet").exists()
+
+    def test_columns_that_pyarrow_cannot_read_in_pieces(self, capsys, files):
+        folder, *_ = files
+        words = pa.array([[f"w{i}"] for i in range(N)], pa.list_(pa.dictionary(pa.int32(), pa.string())))
+        table = pq.read_table(folder / "docs.parquet").append_column("words", words)
+        pq.write_table(table, folder / "docs.parquet", row_group_size=70)
+        status, _, err = transform(capsys, folder)
+        told = "docs.parquet: pyarrow .* cannot read one of its columns piece by piece .*; write dictionaries within li"
+        assert (status, bool(re.search(told, err))) == (1, True)
 
     def test_without_pyarrow(self, capsys, files, monkeypatch):
         monkeypatch.setitem(sys.modules, "pyarrow", None)
