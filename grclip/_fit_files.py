@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,7 +84,9 @@ def fit_files(
     made_by = one_encoder([*documents, *asked], encoder)
     remover = ModalityGapRemover()
     sides = [_learn(remover, sources, made_by, sample) for sources in (documents, asked) if sources]
-    centred = [remover.transform(side) for side in sides]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of rows of zeros, which were told by their places in the files
+        centred = [remover.transform(side) for side in sides]
     fuser.fit(SearchTask(centred[1], centred[0]) if asked else centred[0])
     pipeline = Pipeline([("degap", remover), ("fuse", fuser)])
     save_pipeline(pipeline, output)

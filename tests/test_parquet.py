@@ -639,6 +639,9 @@ class TestTransform:
         assert status == 0
         assert err.count("rows of zeros") == 3
         assert "more such warnings" in err
+        more = ["--equalize", "--queries", folder / "queries.parquet", *ASKED, "--sample", "50"]
+        _, _, err = run(capsys, "fit", folder / "docs.parquet", "--output", folder / "c", *WORDS, *more)
+        assert err.count("rows of zeros") == 3, "not a fourth time, by rows of the sample"
 
     def bad(self, parts, change):
         text = parts["text"]
