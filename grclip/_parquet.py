@@ -24,6 +24,7 @@ SCHEMA_VERSION = 1
 _FINGERPRINTS = {"encoder": re.compile(r".+@[0-9a-f]{16}"), "calibrator": re.compile(r"grclip@[0-9a-f]{16}")}
 _BUFFER = 2**20  # bytes of a column that are read from the disk at once
 _HEADERS = 256  # bytes of a column of a row group that are no values
+_CUT = 64  # letters of a value that every writer keeps in statistics
 _FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
 
 
@@ -316,10 +317,15 @@ def _distinct(file: Any, name: str) -> set[Any]:
         return {None}
     groups = (file.metadata.row_group(i) for i in range(file.num_row_groups))
     chunks = [(group.num_rows, group.column(leaves.index(name)).statistics) for group in groups]
-    if all(told is not None and (told.has_min_max or told.null_count == n) for n, told in chunks):
+    if all(told is not None and (_is_exact(told) or told.null_count == n) for n, told in chunks):
         return {end for _, told in chunks if told.has_min_max for end in (told.min, told.max)}
     batches = file.iter_batches(columns=[name])
     return {value for batch in batches for value in batch.column(0).unique().drop_null().to_pylist()}
+
+
+def _is_exact(told: Any) -> bool:
+    """Whether statistics hold values themselves; writers cut long ones short."""
+    return told.has_min_max and max(len(str(end)) for end in (told.min, told.max)) < _CUT
 
 
 def tell(schema: Any, **told: Any) -> Any:

@@ -302,6 +302,24 @@ class TestFit:
         )
         assert (status, told in err) == (1, True)
 
+    def test_statistics_that_a_writer_has_cut_short(self, capsys, tmp_path):
+        """As arrow-rs writes those of long values: a prefix as the smallest, and a larger one as the largest."""
+        encoder = f"{'long/' * 14}@0123456789abcdef".encode()
+        table = pq.read_table(write(tmp_path / "d", drawn()[0])).append_column(
+            "encoder", pa.array([encoder.decode()] * N)
+        )
+        pq.write_table(table, tmp_path / "d")
+        whole = (tmp_path / "d").read_bytes()
+        start = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+        before, between, after = whole[start:-8].split(bytes([len(encoder)]) + encoder)
+        cut = encoder[:64]
+        footer = before + b"\x40" + cut[:-1] + b"~" + between + b"\x40" + cut + after
+        (tmp_path / "d").write_bytes(whole[:start] + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+        statistics = pq.read_metadata(tmp_path / "d").row_group(0).column(4).statistics
+        assert (statistics.min, statistics.max) == (cut.decode(), cut.decode()[:-1] + "~")
+        _, out, _ = run(capsys, "info", tmp_path / "d")
+        assert f"encoder     {encoder.decode()} (column 'encoder')\n" in out
+
     @pytest.mark.parametrize("values", [["H264"] * N, [3] * N, [["toy@0123456789abcdef"]] * N])
     def test_columns_of_these_names_that_hold_something_else(self, capsys, tmp_path, values):
         table = pq.read_table(write(tmp_path / "d", drawn()[0]))
@@ -639,7 +657,7 @@ class TestTransform:
         assert status == 0
         assert err.count("rows of zeros") == 3
         assert "more such warnings" in err
-        more = ["--equalize", "--queries", folder / "queries.parquet", *ASKED, "--sample", "50"]
+        more = ["--equalize", "--queries", folder / "queries.parquet", *ASKED, "--sample", "600"]
         _, _, err = run(capsys, "fit", folder / "docs.parquet", "--output", folder / "c", *WORDS, *more)
         assert err.count("rows of zeros") == 3, "not a fourth time, by rows of the sample"
 
