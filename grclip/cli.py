@@ -198,6 +198,9 @@ def _report(options: argparse.Namespace) -> None:
         raise FileNotFoundError(f"--queries {options.queries}: no such file")
     if not options.out.absolute().parent.is_dir():
         raise FileNotFoundError(f"--out {options.out}: no such folder: {options.out.absolute().parent}")
+    for read in filter(None, (options.queries, options.calibrator)):
+        if options.out.exists() and read.exists() and options.out.samefile(read):
+            raise ValueError(f"--out {options.out} is the file that is read; name another")
     if options.folder is None:
         print("Drawing 1,000 scenes, encoding them with a very small CLIP, and searching them ...", flush=True)
         found, title = scenes(), "Search over drawn scenes"

@@ -438,6 +438,15 @@ class TestReport:
         assert (status, out) == (1, "")
         assert "no such folder" in err
 
+    @pytest.mark.parametrize("name", ["queries.jsonl", "c"])
+    def test_the_page_is_not_written_over_what_is_read(self, capsys, folder, queries, tmp_path, calibrated, name):
+        save(calibrated(), tmp_path / "c")
+        before = (tmp_path / name).read_bytes()
+        words = ["report", folder, "--queries", queries, "--model", "toy", "--calibrator", tmp_path / "c"]
+        status, _, err = run(capsys, *words, "--out", folder / ".." / name)
+        assert (status, f"{name} is the file that is read; name another" in err) == (1, True)
+        assert (tmp_path / name).read_bytes() == before
+
     def test_drawn_scenes_as_a_user_calls_it(self, tmp_path):
         environment = os.environ | {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
         done = subprocess.run(
