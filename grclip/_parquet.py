@@ -144,6 +144,8 @@ def opened(path: Path) -> Iterator[Any]:
             yield file
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such file") from error
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{path}: pyarrow takes file names in UTF-8 alone; rename it") from error
     except pa.ArrowNotImplementedError as error:
         raise ValueError(
             f"{path}: pyarrow {pa.__version__} cannot read one of its columns piece by piece ({error}); write "

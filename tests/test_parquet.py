@@ -639,6 +639,25 @@ class TestTransform:
             assert (status, message in err) == (1, True)
         assert not (folder / "out").exists()
 
+    def test_two_outputs_that_are_one_file(self, capsys, files):
+        folder, *_ = files
+        (folder / "out").mkdir()
+        (folder / "more.parquet").write_bytes((folder / "docs.parquet").read_bytes())
+        (folder / "out" / "more.parquet").symlink_to("docs.parquet")
+        paths = [folder / "docs.parquet", folder / "more.parquet"]
+        words = ["--calibrator", folder / "c.safetensors", "--output-dir", folder / "out", *WORDS]
+        status, out, err = run(capsys, "transform", *paths, *words)
+        first, second = (folder / "out" / path.name for path in paths)
+        assert (status, f"{second} and {first} are one file, by a link, or because" in err) == (1, True)
+        assert out.startswith(f"{first}: 600 rows")
+
+    def test_names_that_pyarrow_cannot_open(self, tmp_path):
+        with (
+            pytest.raises(ValueError, match="parquet: pyarrow takes file names in UTF-8 alone; rename it"),
+            opened(tmp_path / os.fsdecode(b"\xff.parquet")),
+        ):
+            pass
+
     def test_a_file_without_rows(self, capsys, files):
         folder, *_ = files
         empty = pq.read_table(folder / "docs.parquet").slice(0, 0)
