@@ -176,10 +176,16 @@ def _path(field: str) -> str:
     return f'"{field}"'
 
 
-def found(points: Iterable[Any], k: int) -> tuple[list[float], list[Any]]:
-    """Scores and ids of the k best scored points; equal scores by id, numbers before names."""
-    best = sorted(points, key=lambda point: (-point.score, isinstance(point.id, str), point.id))[:k]
-    return [point.score for point in best], [(point.payload or {}).get(NAME, point.id) for point in best]
+def found(points: Sequence[Any], k: int) -> tuple[list[float], list[Any]]:
+    """Scores and ids of the k best scored points; equal scores by id, numbers before names.
+
+    Scores are those of float32, as vectors are: an embedded Qdrant sums in float64, where equal documents come to
+    different last bits.
+    """
+    scores = np.array([point.score for point in points], dtype=np.float32).tolist()
+    scored = zip(scores, points, strict=True)
+    best = sorted(scored, key=lambda one: (-one[0], isinstance(one[1].id, str), one[1].id))[:k]
+    return [score for score, _ in best], [(point.payload or {}).get(NAME, point.id) for _, point in best]
 
 
 def as_rows(ids: list[list[Any]]) -> NDArray[Any]:

@@ -119,10 +119,11 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
     of any other string one is made by `uuid.uuid5`, and the string is kept in the field ``grclip_id``. The parts of a
     document, from Items, are in the field ``kind``: ``"image"``, ``"text"``, ``"image+text"``.
 
-    **Order.** Qdrant stores vectors, and sums their products, in float32: documents whose similarities differ by less
-    than that tells apart may change places, compared with ExactRetriever, which sums in float64. Of equal similarities
-    the lower id comes first; 16 documents more than k are asked for, so that this holds for the k-th and those that
-    are as good, unless they are more. A server's approximate index may miss documents: ``exact=True`` asks for all.
+    **Order.** Qdrant stores vectors in float32, and similarities are compared as numbers of float32: of equal ones the
+    lower id comes first. 16 documents more than k are asked for, so that this holds for the k-th and those that are as
+    good, unless they are more. Embedded, products are summed in float64, as ExactRetriever does; a server sums in
+    float32, and documents whose similarities differ by less than that tells apart may change places. A server's
+    approximate index may miss documents: ``exact=True`` asks for all.
 
     Examples
     --------
@@ -293,7 +294,7 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         Returns
         -------
         similarities : ndarray or Tensor of shape (n_queries, k)
-            Dot products, computed in float32; float64 where queries are. ``-inf`` in places for which a filter leaves
+            Dot products, as precise as float32; of float64 where queries are. ``-inf`` in places for which a filter leaves
             no document: these come last.
         ids : ndarray or Tensor of shape (n_queries, k)
             Ids of the documents: int64 where these are numbers, as rows are; else an array of objects. In either, -1
