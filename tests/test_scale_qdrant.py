@@ -3,6 +3,7 @@
 import datetime
 import pickle
 import re
+import sys
 import threading
 import time
 import uuid
@@ -901,6 +902,28 @@ def test_threads_that_search_first_share_one_client(tmp_path):
             )
         assert found == [[[0], [1], [2]]] * 6
         retriever.close()
+
+
+def test_threads_that_store_and_search_at_once_lose_nothing(rng):
+    corpus = unit(rng.normal(size=(600, 16))).astype(np.float32)
+    retriever = QdrantRetriever(batch_size=5)
+    retriever.add(corpus[:50], range(50))
+
+    def work(start):
+        if start % 2:
+            return retriever.predict(corpus[:5]).shape
+        rows = range(50 + start * 25, 100 + start * 25)
+        return retriever.add(corpus[rows.start : rows.stop], rows)
+
+    often = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(22)))
+    finally:
+        sys.setswitchinterval(often)
+    assert count(retriever) == 600
+    np.testing.assert_array_equal(retriever.predict(corpus), ExactRetriever().fit(corpus).predict(corpus))
 
 
 @pytest.mark.parametrize("written", ["", "[]", '{"collections": {"a": 3}}'])

@@ -15,7 +15,15 @@ from sklearn.exceptions import NotFittedError
 from tqdm import tqdm
 
 from grclip.scale._qdrant_points import NAME, NOTHING, found
-from grclip.scale._qdrant_server import Fingerprints, check_collection, check_version, metadata_of, patiently, qdrant
+from grclip.scale._qdrant_server import (
+    Fingerprints,
+    check_collection,
+    check_version,
+    metadata_of,
+    patiently,
+    qdrant,
+    turn_at,
+)
 
 _QUERIES = 64  # queries in one request, where they are not larger than that may be
 _TIES = 16  # documents asked for beyond k, to order those that are as good as the k-th
@@ -199,7 +207,12 @@ class Collection:
 
     def _ask(self, method: Callable[..., Any], *given: Any, **options: Any) -> Any:
         """The answer to one request, waited for while the server is away."""
-        return patiently(partial(method, *given, **options), self.place, self.retries, self.backoff)
+        return patiently(partial(self._in_turn, method, *given, **options), self.place, self.retries, self.backoff)
+
+    def _in_turn(self, method: Callable[..., Any], *given: Any, **options: Any) -> Any:
+        """The answer to one request, while no other thread of this process has one that would mix with it."""
+        with turn_at(self.client):
+            return method(*given, **options)
 
 
 def _batches(block: Vectors, payloads: Sequence[Mapping[str, Any]], batch_size: int) -> Iterator[Vectors]:

@@ -7,7 +7,10 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
 from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 from grclip._optional import optional_import
 
@@ -23,6 +26,8 @@ OLDEST = (1, 16)
 """The first version of Qdrant that keeps metadata of collections."""
 
 _MEMORY = ":memory:"
+_TURNS: WeakKeyDictionary[Any, Lock] = WeakKeyDictionary()  # of embedded clients
+_TAKING = Lock()
 _MAY_PASS = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED"}  # of gRPC: 503, 408, 500, 429
 
 
@@ -54,6 +59,15 @@ def make_client(given: Any, timeout: float) -> Any:
         return qdrant().QdrantClient(_MEMORY)
     # the check of versions would be a warning from a thread while the server is away; ours is in `create`
     return qdrant().QdrantClient(url=place, timeout=timeout, check_compatibility=False)
+
+
+def turn_at(client: Any) -> AbstractContextManager[Any]:
+    """What a thread holds during a request: two at once lose rows of an embedded Qdrant, while a server takes many."""
+    given = client.init_options
+    if given["location"] != _MEMORY and given["path"] is None:
+        return nullcontext()
+    with _TAKING:
+        return _TURNS.setdefault(client, Lock())
 
 
 def _folder_of(given: Any) -> str | None:

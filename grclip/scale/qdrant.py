@@ -294,8 +294,8 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         Returns
         -------
         similarities : ndarray or Tensor of shape (n_queries, k)
-            Dot products, as precise as float32; of float64 where queries are. ``-inf`` in places for which a filter leaves
-            no document: these come last.
+            Dot products, as precise as float32; of float64 where queries are. ``-inf`` in places for which a filter
+            leaves no document: these come last.
         ids : ndarray or Tensor of shape (n_queries, k)
             Ids of the documents: int64 where these are numbers, as rows are; else an array of objects. In either, -1
             (the number) for no document, as the metrics of `grclip.metrics` take it.
