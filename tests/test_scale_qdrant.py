@@ -663,6 +663,16 @@ def test_exact_search_is_asked_for(given, sent, over_http, server, task, monkeyp
     assert {one.params.exact for one in asked} == {sent}
 
 
+def test_embedded_search_is_exact_unasked_or_the_client_would_warn(fused, task, monkeypatch):
+    retriever, asked = QdrantRetriever(pipeline=fused, exact=True).fit(task), []
+    batch = retriever.client.query_batch_points
+    monkeypatch.setattr(
+        retriever.client, "query_batch_points", lambda name, some: asked.extend(some) or batch(name, some)
+    )
+    np.testing.assert_array_equal(retriever.predict(task.queries), exact(fused, task)[1])
+    assert {one.params for one in asked} == {None}
+
+
 # Values
 
 
@@ -726,8 +736,8 @@ def test_what_an_index_misses_of_a_filter_is_asked_for_exactly(over_http, server
     def missing(name, some):
         """An index that finds four documents."""
         asked.append(some[0].params.exact)
-        few = [one if one.params.exact else one.model_copy(update={"limit": 4}) for one in some]
-        return batch(name, few)
+        limit = {} if some[0].params.exact else {"limit": 4}
+        return batch(name, [one.model_copy(update={"params": None} | limit) for one in some])
 
     monkeypatch.setattr(server.qdrant, "query_batch_points", missing)
     for found, whole in zip(over_http.kneighbors(task.queries, k=20, filter={"even": True}), expected, strict=True):

@@ -19,6 +19,7 @@ from grclip.scale._qdrant_server import (
     Fingerprints,
     check_collection,
     check_version,
+    is_embedded,
     metadata_of,
     patiently,
     qdrant,
@@ -133,7 +134,7 @@ class Collection:
         asked = {
             "limit": k + _TIES,
             "filter": condition,
-            "params": models.SearchParams(exact=exact),
+            "params": None if is_embedded(self.client) else models.SearchParams(exact=exact),
             "with_payload": [NAME],
         }
         at_once = max(1, min(_QUERIES, _REQUEST // (queries.shape[1] * _NUMBER)))

@@ -61,10 +61,15 @@ def make_client(given: Any, timeout: float) -> Any:
     return qdrant().QdrantClient(url=place, timeout=timeout, check_compatibility=False)
 
 
+def is_embedded(client: Any) -> bool:
+    """Whether a client is a Qdrant itself, in this process."""
+    given = client.init_options
+    return given["location"] == _MEMORY or given["path"] is not None
+
+
 def turn_at(client: Any) -> AbstractContextManager[Any]:
     """What a thread holds during a request: two at once lose rows of an embedded Qdrant, while a server takes many."""
-    given = client.init_options
-    if given["location"] != _MEMORY and given["path"] is None:
+    if not is_embedded(client):
         return nullcontext()
     with _TAKING:
         return _TURNS.setdefault(client, Lock())
