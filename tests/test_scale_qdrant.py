@@ -363,6 +363,7 @@ def test_ids_that_are_none_are_errors_before_anything_is_stored(ids, error, mess
         ([{}] * 29 + [{"price": float("nan")}], ValueError, r"payload\[29\]: .* not JSON compliant"),
         ([{}] * 29 + [{"name": "\ud800"}], ValueError, r"payload\[29\]: .*surrogates not allowed"),
         ([{}] * 29 + [{(1, 2): 3}], TypeError, r"payload\[29\]: keys must be str"),
+        ([{}] * 29 + [{"in": {1: "a", "1": "b"}}], ValueError, r"payload\[29\]: two fields have the name '1'"),
     ],
 )
 def test_payloads_that_do_not_fit_are_errors_before_anything_is_stored(payload, error, message, task, fused):
@@ -384,6 +385,9 @@ def test_payloads_of_numpy_dates_and_uuids_are_stored_as_json_has_them(place, se
     assert [payload for _, payload in points_of(retriever).values()] == [told, {"n": 4}]
     for given in (np.int64(4), [np.int64(4), 5], np.array([4]), np.array(4)):
         assert retriever.kneighbors(np.eye(2), filter={"n": given})[1].tolist() == [[1], [1]]
+    for field in ("day", "id", "at", "days"):
+        for given in (fields[field], [fields[field], "else"] if field != "days" else list(fields[field])):
+            assert retriever.kneighbors(np.eye(2), filter={field: given})[1].tolist() == [[0], [0]]
     retriever.close()
 
 
@@ -505,7 +509,7 @@ def test_fields_of_any_name_are_found(place, server):
     "given",
     [
         *({"a": value} for value in (0.5, None, [], {"b": 1}, [1, "b"], [True, False], [1, True])),
-        *("a", [("a", 1)], {1: "a"}, {"": "a"}),
+        *("a", [("a", 1)], {1: "a"}, {"": "a"}, {"a": np.datetime64("nat")}),
     ],
 )
 def test_filters_that_are_none_are_errors(given):

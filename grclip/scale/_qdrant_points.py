@@ -118,10 +118,20 @@ def _check_payload(payload: Any, n: int) -> Sequence[Mapping[str, Any]]:
 def _as_json(i: int, row: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a document as they come back from a server; what no server could be sent is an error."""
     try:
-        return json.loads(json.dumps(dict(row), default=_plain, allow_nan=False, ensure_ascii=False).encode())
+        sent = json.dumps(dict(row), default=_plain, allow_nan=False, ensure_ascii=False).encode()
+        return json.loads(sent, object_pairs_hook=_fields)
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"payload[{i}]: {error}; give str, int, float, bool, None, lists and dicts") from error
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The fields of a JSON object, by names that are strings: where 1 and "1" are two, a value would be lost."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"two fields have the name {next(name for name in names if names.count(name) > 1)!r}")
+    return fields
 
 
 def _plain(value: Any) -> Any:
@@ -152,9 +162,9 @@ def _condition(models: Any, field: str, value: Any) -> Any:
     """That a field is this value, or one of these."""
     if not isinstance(field, str) or not field:
         raise TypeError(f"filter has the field {field!r}; expected the name of one in the payload")
-    plain = value.tolist() if isinstance(value, np.ndarray) else value
+    plain = _as_stored(value) if isinstance(value, np.ndarray) else value
     given = list(plain) if isinstance(plain, list | tuple | set | frozenset) else [plain]
-    values = [one.item() if isinstance(one, np.generic) else one for one in given]
+    values = [_as_stored(one) for one in given]
     types = {next((kind for kind in (bool, int, str) if isinstance(one, kind)), None) for one in values}
     if types not in ({str}, {int}) and not (types == {bool} and len(values) == 1):
         raise TypeError(
@@ -165,6 +175,14 @@ def _condition(models: Any, field: str, value: Any) -> Any:
         values = list(dict.fromkeys(chain.from_iterable(map(_orders, values))))
     match = models.MatchValue(value=values[0]) if len(values) == 1 else models.MatchAny(any=values)
     return models.FieldCondition(key=_path(field), match=match)
+
+
+def _as_stored(value: Any) -> Any:
+    """A value as a payload has it; what none can have is left as it is."""
+    try:
+        return json.loads(json.dumps(value, default=_plain))
+    except (TypeError, ValueError):
+        return value
 
 
 def _path(field: str) -> str:

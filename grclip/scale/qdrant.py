@@ -289,7 +289,8 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         filter : dict or qdrant_client.models.Filter, default=None
             Only documents whose fields have these values: ``{"kind": "image", "brand": ["A", "B"]}``. A dot leads into
             a field (``"size.width"``), unless it stands in quotes (``'"size.width"'``). Numbers are whole, and match
-            whole numbers alone: what is stored as 3.0 is found by a range of ``models.Filter``, and not by 3.
+            whole numbers alone: what is stored as 3.0 is found by a range of ``models.Filter``, and not by 3. Dates and
+            UUIDs match the strings that they are stored as.
 
         Returns
         -------
