@@ -43,7 +43,7 @@ def check_rows(rows: Any, n_queries: int, n_documents: int, name: str = "rows") 
         places = rows.detach().cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
     except ValueError as error:
         raise ValueError(f"{name} are not as many for each query: fill up with -1, and products with 0") from error
-    if places.ndim != 2 or len(places) != n_queries or places.dtype.kind not in "iu":
+    if places.ndim != 2 or len(places) != n_queries or (places.dtype.kind not in "iu" and places.size):
         raise ValueError(
             f"{name} must be integers of shape ({n_queries}, n_candidates), rows of the terms; got {places.dtype} of "
             f"shape {places.shape}"
@@ -119,7 +119,7 @@ def check_searches(searches: Any, names: NDArray[np.str_], counts: NDArray[np.in
             f"searches lack kinds of documents, which would never be found: {', '.join(left)}; give each a search, or "
             "None to leave it out on purpose"
         )
-    kept = {kind: (there[known], searches[kind]) for known, kind in given.items() if searches[kind] is not None}
+    kept = {str(kind): (there[known], searches[kind]) for known, kind in given.items() if searches[kind] is not None}
     if not kept:
         raise ValueError("searches leave out every kind of document; give one of them a search")
     return kept

@@ -614,6 +614,10 @@ def test_wrong_searches(mixed):
         given = some if callable(some) else {**dict.fromkeys(searches), **some}
         return retrofit_search(given, pipeline, task.queries, terms, **options)
 
+    assert (search({"text": lambda v, n: ([[]] * 30, [[]] * 30)})[1] == -1).all()
+    of_kinds = {kind: lambda v, n: None for kind in np.unique(terms.kinds)}
+    with pytest.raises(TypeError, match="the search of kind 'image' must return products and rows; got NoneType"):
+        retrofit_search(of_kinds, pipeline, task.queries, terms)
     with pytest.raises(ValueError, match="searches leave out every kind of document"):
         search({})
     with pytest.raises(
