@@ -37,6 +37,33 @@ def check_query_role(remover: ModalityGapRemover, fuser: MultimodalFuser, role: 
     return role
 
 
+def check_roles(roles: Any) -> tuple[str, ...]:
+    """Names of parts, each once."""
+    names = () if isinstance(roles, str) else tuple(roles)
+    if not names or len(set(names)) < len(names) or not all(isinstance(role, str) for role in names):
+        raise ValueError(f"roles must be the names of the parts of documents, each once; got {roles!r}")
+    return names
+
+
+def check_columns(
+    roles: Sequence[str], codes: NDArray[np.int64], shift: NDArray[np.float64], scale: NDArray[np.float64]
+) -> None:
+    """That each document has parts, of these roles, and that its numbers are some."""
+    parts = codes & (2 ** len(roles) - 1)
+    strange = (parts == 0) | (codes >> len(roles) & ~parts != 0)
+    for name, wrong, column in (
+        ("codes", strange, codes),
+        ("shift", ~np.isfinite(shift), shift),
+        ("scale", ~(np.isfinite(scale) & (scale >= 0)), scale),
+    ):
+        if wrong.any():
+            rows = np.flatnonzero(wrong)
+            raise ValueError(
+                f"{name}: {column[rows[0]]} in {few(rows)}, which no document of {', '.join(roles)} has; take terms as "
+                "retrofit_terms made them, all of their rows"
+            )
+
+
 def check_rows(rows: Any, n_queries: int, n_documents: int, name: str = "rows") -> NDArray[np.int64]:
     """Rows of candidates, -1 for none, as int64."""
     try:

@@ -15,7 +15,16 @@ from torch import Tensor
 from grclip._fuse import check_kinds, kind_weights, kinds_of
 from grclip._kernels import Array, dtype_of
 from grclip._retrofit import Asking, Steps, best, codes_of, inverse, measure, scores_of, steps_of
-from grclip._retrofit_checks import Search, check_found, check_products, check_query_role, check_rows, check_searches
+from grclip._retrofit_checks import (
+    Search,
+    check_columns,
+    check_found,
+    check_products,
+    check_query_role,
+    check_roles,
+    check_rows,
+    check_searches,
+)
 from grclip._validation import check_k, check_width, refuse_other_encoder, warn_zero_rows
 from grclip.items import Items, parts_of
 from grclip.pipelines import pipeline_fingerprint
@@ -49,7 +58,8 @@ class RetrofitTerms:
     TypeError
         If codes are no integers, or shift and scale no floating numbers.
     ValueError
-        If lengths differ.
+        If lengths differ, or if there is a code that these roles do not have, NaN or inf, or a scale below 0, as where
+        columns come back from a server incomplete.
 
     See Also
     --------
@@ -80,6 +90,8 @@ class RetrofitTerms:
         lengths = {name: np.shape(getattr(self, name)) for name in ("codes", "shift", "scale")}
         if len(set(lengths.values())) > 1 or len(lengths["codes"]) != 1:
             raise ValueError(f"codes, shift and scale have a value for each document; got shapes {lengths}")
+        object.__setattr__(self, "roles", check_roles(self.roles))
+        check_columns(self.roles, self.codes, self.shift, self.scale)
 
     def __len__(self) -> int:
         return len(self.codes)

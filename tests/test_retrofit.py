@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -249,6 +250,26 @@ def test_terms_may_come_from_columns_of_any_width_that_cannot_be_written_to(mixe
         RetrofitTerms(("text",), None, np.ones(1), np.ones(1), np.ones(1))
     with pytest.raises(TypeError, match="scale must be an array of float64; got <U1"):
         RetrofitTerms(("text",), None, np.ones(1, dtype=int), np.ones(1), np.array(["1"]))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [
+        *(("codes", code, f"codes: {code} in 1 row") for code in (0, -1, 4, 1 + 8, 1 + 16, 128)),
+        *(("shift", number, f"shift: {number} in 1 row") for number in (np.nan, np.inf)),
+        *(("scale", number, f"scale: {number} in 1 row") for number in (np.nan, np.inf, -0.5)),
+        *(("roles", roles, "roles must be the names of the parts") for roles in ("text", (), ("text", "text"), (1, 2))),
+    ],
+)
+def test_columns_that_came_back_incomplete_are_refused(column, value, told, mixed):
+    """What a server has no value for would give scores of NaN, or of a document without parts."""
+    task, qrels = mixed
+    terms = retrofit_terms(calibrated().fit(task, qrels), task.corpus)
+    if column != "roles":
+        value = np.append(getattr(terms, column)[1:], [value])
+    with pytest.raises(ValueError, match=re.escape(told)):
+        dataclasses.replace(terms, **{column: value})
+    assert dataclasses.replace(terms, roles=list(terms.roles)).roles == terms.roles
 
 
 def test_products_of_an_index_that_is_not_of_unit_vectors_are_refused(mixed):
