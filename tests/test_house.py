@@ -392,11 +392,13 @@ def test_the_blocks_of_the_faiss_page_run_one_after_the_other(capsys):
 
 def test_the_blocks_of_the_retrofit_page_run_one_after_the_other(capsys):
     n_blocks, names = run_blocks("scale_retrofit.md")
-    assert n_blocks == 4
+    assert n_blocks == 6
     printed = capsys.readouterr().out
     assert "scores as calibrated: True" in printed
     assert float(re.search(r"places as in exact search: (\S+)", printed)[1]) > 0.99
+    assert float(re.search(r"places as in exact search, served: (\S+)", printed)[1]) > 0.99
     assert set(names["terms"].kinds[names["rows"]].ravel()) == {"text", "image", "text+image"}
+    assert "scores of the server as calibrated: True" in printed
 
 
 @pytest.mark.parametrize("page", ["scale_faiss.md", "scale_retrofit.md"])
