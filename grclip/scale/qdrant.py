@@ -115,9 +115,10 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
     at once. Pickles hold the place and no client (a QdrantClient that was given is an error), and of ``":memory:"``
     an empty one. Clones share a given client, and the pipeline as it was fitted.
 
-    **Documents** are stored under ids, so storing one again replaces it. Whole numbers and UUIDs are ids of Qdrant;
-    of any other string one is made by `uuid.uuid5`, and the string is kept in the field ``grclip_id``. The parts of a
-    document, from Items, are in the field ``kind``: ``"image"``, ``"text"``, ``"image+text"``.
+    **Documents** are stored under ids, so storing one again replaces it. Whole numbers and UUIDs are ids of Qdrant
+    (a `uuid.UUID` comes back as a string); of any other string one is made by `uuid.uuid5`, and the string is kept in
+    the field ``grclip_id``. The parts of a document, from Items, are in the field ``kind``: ``"image"``, ``"text"``,
+    ``"image+text"``. Threads may share a retriever: requests to an embedded Qdrant take turns.
 
     **Order.** Qdrant stores vectors in float32, and similarities are compared as numbers of float32: of equal ones the
     lower id comes first. 16 documents more than k are asked for, so that this holds for the k-th and those that are as
