@@ -556,6 +556,27 @@ def named(task, encoder):
     return SearchTask(Items(task.queries, encoder=encoder), Items(task.corpus, encoder=encoder))
 
 
+def test_a_collection_that_is_replaced_while_documents_are_stored_is_told_of(mixed, fused, monkeypatch):
+    """As where a writer follows an alias, and another process leads it to the collection of a new calibrator."""
+    task, qrels = mixed
+    other = make_pipeline(ModalityGapRemover(), MultimodalFuser(alpha=0.3)).fit(task, qrels)
+    client = QdrantClient(":memory:")
+    for name, pipeline in (("old", fused), ("new", other)):
+        QdrantRetriever(client, name, pipeline).add(task.corpus[:1], ["first"])
+
+    def lead_to(name):
+        lead = models.CreateAlias(collection_name=name, alias_name="live")
+        client.update_collection_aliases([models.CreateAliasOperation(create_alias=lead)])
+
+    lead_to("old")
+    upsert = client.upsert
+    monkeypatch.setattr(client, "upsert", lambda *given, **options: (upsert(*given, **options), lead_to("new")))
+    with pytest.raises(ValueError, match="'live' was written with calibrator") as raised:
+        QdrantRetriever(client, "live", fused, batch_size=10).add(task.corpus, range(30))
+    assert "the last of them may be in what is there now. Delete these" in raised.value.__notes__[0]
+    assert [client.count(name).count for name in ("old", "new")] == [11, 21]
+
+
 def test_another_encoder_neither_writes_nor_searches(mixed):
     task, qrels = mixed
     one, two = (

@@ -163,6 +163,17 @@ class Collection:
         """How many documents there are."""
         return int(self._ask(self.client.count, self.name, count_filter=condition, exact=True).count)
 
+    def refuse_replaced(self, ours: Fingerprints) -> None:
+        """A collection that became another while documents were stored, as where an alias is led on, is an error."""
+        try:
+            self.open(ours)
+        except (ValueError, NotFittedError) as error:
+            error.add_note(
+                f"What {self.name!r} names was replaced while documents were stored: the last of them may be in what "
+                "is there now. Delete these from it, by their ids, and store all where they belong."
+            )
+            raise
+
     def refuse_other_documents(self, points: Sequence[int | str]) -> None:
         """A collection that holds documents besides these is an error."""
         there = self.count()

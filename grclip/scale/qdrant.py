@@ -342,6 +342,7 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         if anew:
             collection.refuse_other_documents(points)
         collection.upsert(blocks, points, rows, self.batch_size, progress=self.progress)
+        collection.refuse_replaced(self._fingerprints(encoder))
         if anew:
             collection.refuse_other_writer(len(points))
         remember_width(self, None, width)
