@@ -49,6 +49,10 @@ class GrpcServer(CollectionsServicer, PointsServicer, QdrantServicer):
         self.qdrant.upsert(asked.collection_name, [GrpcToRest.convert_point_struct(point) for point in asked.points])
         return messages.PointsOperationResponse(result=messages.UpdateResult(status=messages.UpdateStatus.Completed))
 
+    def Delete(self, asked, context):
+        self.qdrant.delete(asked.collection_name, [GrpcToRest.convert_point_id(id) for id in asked.points.points.ids])
+        return messages.PointsOperationResponse(result=messages.UpdateResult(status=messages.UpdateStatus.Completed))
+
     def Count(self, asked, context):
         count = self.qdrant.count(asked.collection_name, condition(asked), exact=asked.exact).count
         return messages.CountResponse(result=messages.CountResult(count=count))

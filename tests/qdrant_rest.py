@@ -66,6 +66,7 @@ CALLS = {
     ("POST", "/points"): lambda qdrant, name, body: dumped(
         qdrant.retrieve(name, body["ids"], with_payload=body["with_payload"], with_vectors=body["with_vector"])
     ),
+    ("POST", "/points/delete"): lambda qdrant, name, body: qdrant.delete(name, body["points"]).model_dump(),
     ("POST", "/points/scroll"): lambda qdrant, name, body: {
         "points": dumped(qdrant.scroll(name, limit=body["limit"], with_vectors=body["with_vector"])[0])
     },

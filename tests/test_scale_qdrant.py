@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
+import pandas as pd
 import pytest
 import qdrant_client
 import qdrant_rest
@@ -354,15 +355,28 @@ def test_ids_that_are_none_are_errors_before_anything_is_stored(ids, error, mess
     [
         ([{}], ValueError, "payload has 1 entries, but there are 30 documents"),
         ({"brand": ["A"] * 30}, TypeError, "payload must be a list with one dict a document; got dict"),
+        (pd.DataFrame({"brand": ["A"] * 30}), TypeError, r"got DataFrame; give payload.to_dict\('records'\)"),
         ([{}] * 29 + ["A"], TypeError, r"payload\[29\] is 'A'"),
         ([{}] * 3 + [{"kind": 1}] + [{}] * 26, ValueError, r"payload\[3\] has the field 'kind'"),
         ([{"grclip_id": 1}] * 30, ValueError, r"payload\[0\] has the field 'grclip_id'"),
-        ([{}] * 29 + [{"made": object()}], TypeError, r"payload\[29\]: object is not JSON serializable; give str, int"),
-        ([{}] * 29 + [{"at": np.datetime64("nat")}], TypeError, r"payload\[29\]: datetime64 is not JSON serializable"),
-        ([{}] * 29 + [{"for": np.timedelta64(3, "ns")}], TypeError, r"payload\[29\]: timedelta64 is not JSON"),
-        ([{}] * 29 + [{"price": float("nan")}], ValueError, r"payload\[29\]: .* not JSON compliant"),
-        ([{}] * 29 + [{"name": "\ud800"}], ValueError, r"payload\[29\]: .*surrogates not allowed"),
-        ([{}] * 29 + [{(1, 2): 3}], TypeError, r"payload\[29\]: keys must be str"),
+        (
+            [{}] * 29 + [{"made": object()}],
+            TypeError,
+            r"payload\[29\]\['made'\]: object is not JSON serializable; give",
+        ),
+        (
+            [{}] * 29 + [{"at": np.datetime64("nat")}],
+            TypeError,
+            r"payload\[29\]\['at'\]: datetime64 is not JSON",
+        ),
+        ([{}] * 29 + [{"for": np.timedelta64(3, "ns")}], TypeError, r"payload\[29\]\['for'\]: timedelta64 is not JSON"),
+        (
+            [{}] * 29 + [{"price": float("nan")}],
+            ValueError,
+            r"payload\[29\]\['price'\]: .* not JSON .*None \(for NaN",
+        ),
+        ([{}] * 29 + [{"name": "\ud800"}], ValueError, r"payload\[29\]\['name'\]: .*surrogates not allowed"),
+        ([{}] * 29 + [{(1, 2): 3}], TypeError, r"payload\[29\]\[\(1, 2\)\]: keys must be str"),
         ([{}] * 29 + [{"in": {1: "a", "1": "b"}}], ValueError, r"payload\[29\]: two fields have the name '1'"),
     ],
 )
@@ -1011,6 +1025,47 @@ def test_over_http_all_is_as_embedded(over_http, task, fused):
     assert (task.corpus.kinds[found] == "image").all()
 
 
+@pytest.mark.parametrize("where", ["embedded", "over http"])
+def test_documents_are_taken_out_by_the_ids_that_they_were_given(where, request, task, fused):
+    retriever = QdrantRetriever(pipeline=fused) if where == "embedded" else request.getfixturevalue("over_http")
+    names = [f"shoe-{row}" for row in range(10)] + [uuid.UUID(int=row) for row in range(10)] + list(range(10))
+    retriever.add(task.corpus, names)
+    assert retriever.delete([names[3], names[12], np.int64(7), "never there"]) is retriever
+    left = {str(name) for row, name in enumerate(names) if row not in (3, 12, 27)}
+    assert set(map(str, retriever.kneighbors(task.queries[:1], k=27)[1][0])) == left
+    retriever.delete([names[3]]).delete([])
+    assert count(retriever) == 27
+    for ids, error, message in (
+        ("shoe-1", TypeError, "ids must be a list"),
+        (None, TypeError, "ids must be a list"),
+        (["shoe-1", -1], ValueError, "-1 is no id"),
+    ):
+        with pytest.raises(error, match=message):
+            retriever.delete(ids)
+    other = clone(fused).set_params(multimodalfuser__alpha=0.1).fit(task)
+    with pytest.raises(ValueError, match="written with calibrator"):
+        QdrantRetriever(retriever.client, retriever.collection, other).delete(names)
+    with pytest.raises(NotFittedError, match="no collection 'none'"):
+        QdrantRetriever(retriever.client, "none").delete([1])
+    assert count(retriever) == 27
+
+
+def test_a_request_to_delete_is_repeated(over_http, server, task):
+    over_http.add(task.corpus, range(30))
+    server.faults += [None, "lost", 503]
+    assert count(over_http.delete(range(10))) == 20
+    assert not server.faults
+
+
+def test_queries_under_the_role_of_documents_are_told_of(task, fused):
+    retriever = QdrantRetriever(pipeline=fused, k=3).fit(task)
+    same = Items({"text": task.queries["query"]}, encoder=task.queries.encoder)
+    with pytest.warns(UserWarning, match="queries have the role 'text', so that they are calibrated as documents"):
+        retriever.predict(same)
+    alone = make_pipeline(ModalityGapRemover(), MultimodalFuser()).fit(task.corpus)  # knows of no queries
+    QdrantRetriever(pipeline=alone, k=3).fit(task.corpus).predict(task.corpus[:2])
+
+
 @pytest.mark.parametrize("fault", [408, 429, 500, 502, 503, "close", "lost", "slow"])
 def test_each_request_is_repeated_where_it_may_pass(fault, over_http, server, task, fused):
     n = 4 if fault != "slow" else 1
@@ -1118,7 +1173,9 @@ def test_over_grpc_all_is_as_embedded(task, fused):
     found = retriever.kneighbors(task.queries, k=2, filter={"n": 1, "new": True, "kind": ["text", "text+image"]})[1]
     assert {(row % 2, row < 15) for row in found.ravel()} == {(1, True)}
     ids = ["shoe-17", str(uuid.UUID(int=8)), 3, 2**64 - 1]
-    assert QdrantRetriever(client, "names", k=1).fit(np.eye(4), ids=ids).predict(np.eye(4)).ravel().tolist() == ids
+    named = QdrantRetriever(client, "names", k=1).fit(np.eye(4), ids=ids)
+    assert named.predict(np.eye(4)).ravel().tolist() == ids
+    assert count(named.delete(ids[:2])) == 2
     with pytest.raises(ValueError, match="written with calibrator"):
         QdrantRetriever(client, "scenes").predict(np.eye(8))
     with pytest.raises(NotFittedError, match="no collection 'none' in the Qdrant of the client"):

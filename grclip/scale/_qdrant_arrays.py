@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,16 @@ def fuser_of(pipeline: Any) -> MultimodalFuser:
     if not isinstance(fuser, MultimodalFuser):
         raise TypeError("pipeline makes Items, not one vector a row: let it end in a MultimodalFuser")
     return fuser
+
+
+def warn_of_documents(roles: Collection[str], fuser: MultimodalFuser) -> None:
+    """Queries under roles of documents alone get a warning: the means and lengths of documents are not theirs."""
+    if fuser.query_roles_ and fuser.document_roles_.issuperset(roles):
+        given, known = (", ".join(map(repr, some)) for some in (roles, sorted(fuser.query_roles_)))
+        warn(
+            f"queries have the role {given}, so that they are calibrated as documents, to find what is like them; what "
+            f"asks has the role of queries in fit, {known}"
+        )
 
 
 def check_fused(name: str, vectors: NDArray[np.float32], pipeline: Any, *, queries: bool) -> None:

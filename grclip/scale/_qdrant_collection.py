@@ -28,7 +28,7 @@ from grclip.scale._qdrant_server import (
 
 _QUERIES = 64  # queries in one request, where they are not larger than that may be
 _TIES = 16  # documents asked for beyond k, to order those that are as good as the k-th
-_POINTS = 1000  # points that are looked up in one request
+_POINTS = 1000  # points that are looked up, or taken out, in one request
 _REQUEST = 2**24  # bytes of one request; a server takes 2**25, and one that is sent more may just stop reading
 _NUMBER = 24  # bytes that JSON needs for a number of float32, at most
 
@@ -126,6 +126,11 @@ class Collection:
         batch = qdrant(".models").Batch(ids=points, vectors=vectors.tolist(), payloads=payloads)
         self._ask(self.client.upsert, self.name, batch, wait=True)
 
+    def delete(self, points: Sequence[int | str]) -> None:
+        """Take points out; those that are not there, as after an answer that was lost, are none to take out."""
+        for some in _some(points):
+            self._ask(self.client.delete, self.name, qdrant(".models").PointIdsList(points=some), wait=True)
+
     def search(
         self, queries: Vectors, k: int, condition: Any, *, exact: bool
     ) -> tuple[list[list[float]], list[list[Any]]]:
@@ -212,8 +217,7 @@ class Collection:
     def _retrieve(self, points: Sequence[int | str], **options: Any) -> list[Any]:
         """Those of some points that there are."""
         there: list[Any] = []
-        for start in range(0, len(points), _POINTS):
-            some = list(points[start : start + _POINTS])
+        for some in _some(points):
             there += self._ask(self.client.retrieve, self.name, some, with_payload=False, **options)
         return there
 
@@ -225,6 +229,11 @@ class Collection:
         """The answer to one request, while no other thread of this process has one that would mix with it."""
         with turn_at(self.client):
             return method(*given, **options)
+
+
+def _some(points: Sequence[int | str]) -> Iterator[list[int | str]]:
+    """The points of one request after the other."""
+    return (list(points[start : start + _POINTS]) for start in range(0, len(points), _POINTS))
 
 
 def _batches(block: Vectors, payloads: Sequence[Mapping[str, Any]], batch_size: int) -> Iterator[Vectors]:

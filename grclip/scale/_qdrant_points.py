@@ -51,14 +51,14 @@ def point_ids(names: Sequence[Any]) -> list[int | str]:
     return points
 
 
-def names_of(ids: Any, n: int) -> list[Any]:
-    """The ids of n documents: row numbers where none are given."""
-    if ids is None:
+def names_of(ids: Any, n: int | None = None) -> list[Any]:
+    """Some ids; of n documents, row numbers where none are given."""
+    if ids is None and n is not None:
         return list(range(n))
     if isinstance(ids, str | bytes | set | frozenset | Mapping) or not isinstance(ids, Iterable):
         raise TypeError(f"ids must be a list with one id a document; got {type(ids).__name__}")
     names = list(ids)
-    if len(names) != n:
+    if n is not None and len(names) != n:
         raise ValueError(f"ids has {len(names)} entries, but there are {n} documents; one id each")
     return names
 
@@ -106,7 +106,8 @@ def _check_payload(payload: Any, n: int) -> Sequence[Mapping[str, Any]]:
     if payload is None:
         return [{}] * n
     if isinstance(payload, str | Mapping) or not isinstance(payload, Sequence):
-        raise TypeError(f"payload must be a list with one dict a document; got {type(payload).__name__}")
+        hint = "; give payload.to_dict('records')" if hasattr(payload, "to_dict") else ""
+        raise TypeError(f"payload must be a list with one dict a document; got {type(payload).__name__}{hint}")
     if len(payload) != n:
         raise ValueError(f"payload has {len(payload)} entries, but there are {n} documents; one dict each")
     for i, row in enumerate(payload):
@@ -122,7 +123,18 @@ def _as_json(i: int, row: Mapping[str, Any]) -> dict[str, Any]:
         return json.loads(sent, object_pairs_hook=_fields)
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"payload[{i}]: {error}; give str, int, float, bool, None, lists and dicts") from error
+        where = f"payload[{i}]{_broken_field(row)}"
+        raise kind(f"{where}: {error}; give str, int, float, bool, None (for NaN, too), lists and dicts") from error
+
+
+def _broken_field(row: Mapping[str, Any]) -> str:
+    """The first field that cannot be sent, as it is written in Python; nothing where it is not one alone."""
+    for name, value in row.items():
+        try:
+            json.dumps({name: value}, default=_plain, allow_nan=False, ensure_ascii=False).encode()
+        except (TypeError, ValueError):
+            return f"[{name!r}]"
+    return ""
 
 
 def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

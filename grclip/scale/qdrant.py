@@ -24,9 +24,9 @@ from grclip._kernels import Array, row_norms
 from grclip._validation import check_flag, check_k, check_matrix, check_values, few, remember_width, warn_zero_rows
 from grclip.items import Items, SearchTask, encoder_of, refuse_documents_as_y
 from grclip.pipelines import encoder_fingerprint, pipeline_fingerprint
-from grclip.scale._qdrant_arrays import check_fused, fuser_of
+from grclip.scale._qdrant_arrays import check_fused, fuser_of, warn_of_documents
 from grclip.scale._qdrant_collection import Collection, nothing_there
-from grclip.scale._qdrant_points import as_filter, as_rows, names_of, payloads, point_ids
+from grclip.scale._qdrant_points import as_filter, as_rows, names_of, payloads, point_id, point_ids
 from grclip.scale._qdrant_server import Fingerprints, is_there, make_client, qdrant
 
 _BLOCK = 2**15  # documents that the pipeline takes at once
@@ -93,7 +93,8 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
     -----
     UserWarning
         For arrays along a mean that ``pipeline`` subtracts, as raw embeddings are; for queries of zeros, which find all
-        documents alike; and by the client, from 20,000 embedded documents on.
+        documents alike; for Items as queries that have roles of documents; and by the client, from 20,000 embedded
+        documents on.
 
     See Also
     --------
@@ -256,6 +257,31 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
             raise TypeError("ids must be a list with one id a document; fit alone takes row numbers, of a whole corpus")
         return self._store(X, encoder_of(X), ids, payload, anew=False)
 
+    def delete(self, ids: Any) -> Self:
+        """Take documents out of the collection; ids that it does not hold are passed over.
+
+        Parameters
+        ----------
+        ids : list of int, UUID or str
+            Ids as they were given to `fit` or `add`. The client knows strings by the UUIDs that were made of them, and
+            takes none out by the strings themselves.
+
+        Returns
+        -------
+        QdrantRetriever
+            This instance.
+
+        Raises
+        ------
+        TypeError, ValueError, ConnectionError, NotFittedError
+            As said of the class. Ids are checked before anything is taken out.
+        """
+        points = [point_id(name) for name in names_of(ids)]
+        collection = self._collection(create=False)
+        collection.open(self._fingerprints(None))
+        collection.delete(points)
+        return self
+
     def predict(self, X: Any) -> Array:
         """Find the k nearest documents of each query, best first.
 
@@ -317,6 +343,8 @@ class QdrantRetriever(DocLinkMixin, BaseEstimator):
         if self.pipeline is not None and not isinstance(asked, Items):
             check_fused("queries", queries, self.pipeline, queries=True)
         warn_zero_rows({"queries": zero})
+        if self.pipeline is not None and isinstance(asked, Items):
+            warn_of_documents(asked.roles, fuser_of(self.pipeline))
         if isinstance(X, SearchTask):
             self._refuse_other_corpus(collection, X.corpus)
         similarities, names = collection.search(queries, k, condition, exact=bool(self.exact))
