@@ -9,9 +9,10 @@ clusters.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -68,6 +69,29 @@ def drawn(texts: NDArray, images: NDArray, n: int) -> tuple[NDArray[np.float32],
 def fitted(method: str, search: Large) -> Pipeline:
     """A method fitted on the calibration task."""
     return real_clip.fitted(method, search.calibration)
+
+
+def overlap(exact: NDArray, found: NDArray) -> float:
+    """The share of the rows of exact search, of all queries, that were found too."""
+    both = [len(set(a) & set(b)) for a, b in zip(exact.tolist(), found.tolist(), strict=True)]
+    return sum(both) / exact.size
+
+
+def run(
+    argv: Sequence[str],
+    description: str | None,
+    methods: Iterable[str],
+    measure: Callable[[Large, str], list[dict[str, Any]]],
+    print_tables: Callable[[Sequence[dict[str, Any]]], None],
+) -> int:
+    """A command: rows of each search by each method, printed, and written where the arguments say."""
+    arguments = parser(description).parse_args(argv)
+    found = searches(real_clip.data_folder(), arguments.documents)
+    rows = [row for search in found for method in methods for row in measure(search, method)]
+    print_tables(rows)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({**about(arguments), "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    return 0
 
 
 def about(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -15,8 +15,6 @@ For inverted lists it also says over how many lists the queries spread: those th
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -26,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import real_clip
-from benchmarks._large import Large, about, fitted, parser, searches
+from benchmarks._large import Large, fitted, overlap, run
 from grclip import ExactRetriever
 from grclip._optional import optional_import
 from grclip.metrics import ndcg_score
@@ -83,15 +81,19 @@ def measure_by_kind(search: Large, method: str) -> list[dict[str, Any]]:
     return rows
 
 
+def measure_all(search: Large, method: str) -> list[dict[str, Any]]:
+    """All rows of a method: of indexes of all kinds, and of one for each."""
+    return measure(search, method) + measure_by_kind(search, method)
+
+
 def scores(search: Large, exact: NDArray, found: NDArray) -> dict[str, Any]:
     """Recall of the exact ten, NDCG@10 of all queries and by kind of the document asked for, and the kinds found."""
-    both = [len(set(a) & set(b)) for a, b in zip(exact.tolist(), found.tolist(), strict=True)]
     values = np.asarray(ndcg_score(search.qrels, found, k=10, per_query=True))
     kinds = search.task.corpus.kinds
     wanted, given = kinds[[next(iter(judged)) for judged in search.qrels]], kinds[found[found >= 0]]
     by_kind = {str(kind): float(values[wanted == kind].mean()) for kind in np.unique(wanted)}
     shares = {str(kind): float((given == kind).mean()) for kind in np.unique(kinds)}
-    overall = {"recall": sum(both) / exact.size, "ndcg": float(values.mean())}
+    overall = {"recall": overlap(exact, found), "ndcg": float(values.mean())}
     return {**overall, "ndcg_by_kind": by_kind, "kinds_found": shares}
 
 
@@ -129,17 +131,7 @@ def print_tables(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def main(argv: Sequence[str] = ()) -> int:
-    arguments: argparse.Namespace = parser(__doc__).parse_args(argv)
-    rows = [
-        row
-        for search in searches(real_clip.data_folder(), arguments.documents)
-        for method in real_clip.METHODS
-        for row in measure(search, method) + measure_by_kind(search, method)
-    ]
-    print_tables(rows)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({**about(arguments), "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    return 0
+    return run(argv, __doc__, real_clip.METHODS, measure_all, print_tables)
 
 
 if __name__ == "__main__":

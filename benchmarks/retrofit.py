@@ -8,8 +8,6 @@ share of the ten documents that an index of calibrated vectors would find, by th
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import real_clip
-from benchmarks._large import Large, about, fitted, parser, searches, unit
+from benchmarks._large import Large, fitted, overlap, run, unit
 from grclip import ExactRetriever, SearchTask
 from grclip.metrics import ndcg_score
 from grclip.retrofit import retrofit_search, retrofit_terms
@@ -57,8 +54,7 @@ def measure(search: Large, method: str) -> list[dict[str, Any]]:
     for asked in ("raw", "calibrated"):
         for n in (*CANDIDATES, len(task.corpus)):
             _, found = retrofit_search(indexes, pipeline, task.queries, terms, candidates=n, asked=asked)
-            both = [len(set(a) & set(b)) for a, b in zip(exact.tolist(), found.tolist(), strict=True)]
-            figures = {"ndcg": _ndcg(search, found), "overlap": sum(both) / exact.size}
+            figures = {"ndcg": _ndcg(search, found), "overlap": overlap(exact, found)}
             rows.append({**place, "asked": asked, "candidates": n, **figures})
     return rows
 
@@ -81,17 +77,7 @@ def print_tables(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def main(argv: Sequence[str] = ()) -> int:
-    arguments: argparse.Namespace = parser(__doc__).parse_args(argv)
-    rows = [
-        row
-        for search in searches(real_clip.data_folder(), arguments.documents)
-        for method in METHODS
-        for row in measure(search, method)
-    ]
-    print_tables(rows)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({**about(arguments), "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    return 0
+    return run(argv, __doc__, METHODS, measure, print_tables)
 
 
 if __name__ == "__main__":
