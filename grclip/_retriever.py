@@ -129,8 +129,12 @@ class BaseRetriever(DocLinkMixin, BaseEstimator, ABC):
         """Rows of zeros, and the largest norm, after refusing rows that cannot be compared."""
         norms = row_norms(x)
         zero = check_values(name, x, norms, allow_missing=False)
+        self._check_norms(name, norms, zero)
         warn_zero_rows({name: zero})
         return zero, float(norms.max())
+
+    def _check_norms(self, name: str, norms: Tensor, zero: NDArray[np.intp]) -> None:
+        """Refuse rows that the subclass cannot compute with, by their norms; `zero` are those of zeros."""
 
     def _fused(self, X: Any) -> Any:
         """X, unless its parts are yet to be fused."""

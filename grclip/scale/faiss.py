@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from grclip._kernels import Array, as_tensor, dtype_of, norm_limits, row_blocks, row_norms
+from grclip._kernels import Array, as_tensor, norm_limits, row_blocks
 from grclip._optional import optional_import
 from grclip._retriever import BaseRetriever
 from grclip._validation import check_k, few, warn
@@ -168,7 +168,9 @@ class FaissRetriever(BaseRetriever):
         return dict(given)
 
     def _learn(self, corpus: Array, zero: NDArray[np.intp], largest: float) -> dict[str, Any]:
-        kept = np.setdiff1d(np.arange(corpus.shape[0]), zero) if len(zero) else None
+        there = np.ones(corpus.shape[0], dtype=bool)
+        there[zero] = False
+        kept = np.flatnonzero(there) if len(zero) else None
         library = _faiss()
         with _threads(library), self._errors(corpus):
             index = library.index_factory(int(corpus.shape[1]), self.index_factory, library.METRIC_INNER_PRODUCT)
@@ -177,16 +179,17 @@ class FaissRetriever(BaseRetriever):
                 f"index_factory={self.index_factory!r} does not rank by inner product: choose another index"
             )
         self._set(library, index)
-        if len(zero) < corpus.shape[0]:
-            with _threads(library), self._errors(corpus):
-                if not index.is_trained:
-                    drawn = self._sample(corpus, kept)
-                    self._warn_of_few(list(_clusterings(library, index)), len(drawn), corpus.shape[0])
-                    index.train(_float32(corpus, drawn))
-                _make_room(library, index, corpus.shape[0] - len(zero))
-                for rows in _blocks(corpus, kept):
-                    index.add(_float32(corpus, rows))
-        return {"index_": index, "_kept": kept, "_zero_rows": zero, "_content": _content(corpus)}
+        values = hashlib.sha256()
+        with _threads(library), self._errors(corpus):
+            if not index.is_trained and there.any():
+                drawn = self._sample(corpus, kept)
+                self._warn_of_few(list(_clusterings(library, index)), len(drawn), corpus.shape[0])
+                index.train(_float32(corpus, drawn))
+            _make_room(library, index, int(there.sum()))
+            for rows, block in _hashed(corpus, values):
+                if there[rows].any():
+                    index.add(block if there[rows].all() else block[there[rows]])
+        return {"index_": index, "_kept": kept, "_zero_rows": zero, "_content": (*_outside(corpus), values.hexdigest())}
 
     @contextmanager
     def _errors(self, corpus: Array) -> Iterator[None]:
@@ -255,24 +258,25 @@ class FaissRetriever(BaseRetriever):
         return first, then
 
     def _holds(self, corpus: Array) -> bool:
-        known = isinstance(corpus, np.ndarray | Tensor) and self._content[:-1] == _outside(corpus)
-        return known and self._content == _content(corpus)
+        if not isinstance(corpus, np.ndarray | Tensor) or self._content[:-1] != _outside(corpus):
+            return False
+        values = hashlib.sha256()
+        for _ in _hashed(corpus, values):
+            pass
+        return bool(self._content[-1] == values.hexdigest())
 
     def _n_documents(self) -> int:
         return int(self.index_.ntotal) + len(self._zero_rows)
 
-    def _check_values(self, name: str, x: Array) -> tuple[NDArray[np.intp], float]:
-        zero, largest = super()._check_values(name, x)
+    def _check_norms(self, name: str, norms: Tensor, zero: NDArray[np.intp]) -> None:
         smallest, most = norm_limits(torch.float32)
-        if largest > most:
+        if float(norms.max()) > most:
             raise ValueError(f"{name} holds numbers too large for float32, in which Faiss computes; scale them down")
-        if dtype_of(x) == torch.float64:
-            short = np.setdiff1d(np.flatnonzero(row_norms(x).cpu().numpy() < smallest), zero)
-            if len(short):
-                raise ValueError(
-                    f"{name}: numbers too small for float32, in which Faiss computes, in {few(short)}; scale them up"
-                )
-        return zero, largest
+        short = np.setdiff1d(np.flatnonzero(norms.cpu().numpy() < smallest), zero)
+        if len(short):
+            raise ValueError(
+                f"{name}: numbers too small for float32, in which Faiss computes, in {few(short)}; scale them up"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         """The state to pickle: the index as Faiss writes it."""
@@ -324,12 +328,12 @@ def _outside(corpus: Array) -> tuple[Any, ...]:
     return tuple(corpus.shape), str(corpus.dtype)
 
 
-def _content(corpus: Array) -> tuple[Any, ...]:
-    """What tells corpora apart, a hash of their values as Faiss takes them included."""
-    values = hashlib.sha256()
+def _hashed(corpus: Array, values: Any) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Rows as Faiss takes them, some at a time, each of which goes into the hash of all values."""
     for rows in row_blocks(corpus, _BLOCK):
-        values.update(_float32(corpus, rows).data)
-    return *_outside(corpus), values.hexdigest()
+        block = _float32(corpus, rows)
+        values.update(block.data)
+        yield rows, block
 
 
 def _make_room(library: Any, index: Any, n: int) -> None:
@@ -338,13 +342,6 @@ def _make_room(library: Any, index: Any, n: int) -> None:
     if isinstance(holder, library.IndexFlatCodes):
         holder.codes.resize(n * holder.code_size)
         holder.codes.resize(0)  # which gives none back
-
-
-def _blocks(x: Array, kept: NDArray[np.intp] | None) -> Iterator[slice | NDArray[np.intp]]:
-    """The rows that an index is made of, some at a time."""
-    if kept is None:
-        return row_blocks(x, _BLOCK)
-    return (kept[start : start + _BLOCK] for start in range(0, len(kept), _BLOCK))
 
 
 def _float32(x: Array, rows: Any) -> NDArray[np.float32]:
