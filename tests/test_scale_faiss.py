@@ -122,7 +122,7 @@ def test_what_an_index_does_not_find_comes_last_as_minus_one(rng):
 
 @pytest.mark.parametrize(
     ("index", "name", "least", "most"),
-    [("IVF16,Flat", "nprobe", 1, 16), ("HNSW8", "efSearch", 10, 400), ("PCA8,IVF16,PQ4x4", "nprobe", 1, 16)],
+    [("IVF16,Flat", "nprobe", 1, 16), ("HNSW8", "efSearch", 10, 400), ("PCA12,IVF16,PQ12x4", "nprobe", 1, 16)],
 )
 def test_a_search_that_may_spend_more_finds_more(index, name, least, most, rng):
     corpus, queries = draw(rng, n=10_000)
@@ -157,6 +157,18 @@ def test_training_takes_a_sample_that_is_drawn_once_and_for_all(rng):
     assert set(drawn.tolist()) <= set(kept.tolist())
     other = FaissRetriever(**options, random_state=1).fit(corpus).predict(queries)
     assert (first != other).any()
+
+
+@pytest.mark.parametrize("index", ["PCA16,Flat", "PCAR16,Flat", "OPQ4,PCA16,Flat", "PCA16,SQfp16,RFlat"])
+def test_principal_components_keep_the_inner_product_of_vectors_off_centre(index, rng):
+    corpus, queries = (x + np.float32(side) for x, side in zip(draw(rng), (0.3, -0.2), strict=True))
+    corpus *= rng.uniform(0.5, 2, size=(len(corpus), 1)).astype(np.float32)
+    retriever = FaissRetriever(index_factory=index).fit(corpus)
+    similarities, rows = pickle.loads(pickle.dumps(retriever)).kneighbors(queries)
+    exact = ExactRetriever().fit(corpus).predict(queries)
+    assert np.mean([len(set(a) & set(b)) for a, b in zip(rows, exact, strict=True)]) > 9.9
+    taken = np.take_along_axis(queries @ corpus.T, rows, axis=1)
+    np.testing.assert_allclose(similarities, taken, rtol=1e-4, atol=1e-4)
 
 
 def test_documents_of_one_scale_keep_their_lengths(mixed):
@@ -343,6 +355,8 @@ def test_faiss_uses_no_more_threads_than_torch_may(rng, monkeypatch):
         ({"index_factory": "NSG2"}, ValueError, "a graph that may never be finished .*: choose HNSW"),
         ({"index_factory": "IVF1000000000,Flat"}, MemoryError, "which takes more memory than there is; choose a sm"),
         ({"index_factory": "LSH"}, ValueError, "compares signs, and does not rank by inner product: choose SQ4 or PQ"),
+        ({"index_factory": "PCAW4,Flat"}, ValueError, "divides directions by their spread, .*: choose OPQ or PCA"),
+        ({"index_factory": "ITQ4,Flat"}, ValueError, "subtracts means and normalises, .*: choose OPQ or PCA"),
         ({"index_factory": "HNSW8,PQ4"}, ValueError, "does not rank by inner product: choose another index"),
         ({"search_parameters": {"nprobe": 4}}, ValueError, "name 'nprobe', which the index 'Flat' does not have"),
         (
@@ -387,7 +401,7 @@ def test_a_ratio_may_be_broken(rng):
     [
         ("IVF16,PQ4np", 9984),
         ("PQ4x4,RFlat", 624),
-        ("PCA8,IVF4,PQ2x4", 624),
+        ("RR8,IVF4,PQ2x4", 624),
         ("IVF4,PQ4x4fs", 624),
         ("RQ2x4", 624),
     ],

@@ -28,6 +28,8 @@ _REFUSED = {
     "L2norm": "normalises vectors, whose length may carry the scale of their kind: leave L2norm out",
     "IDMap": "numbers documents by ids that are given to it, and here rows are the ids: leave IDMap out",
     "_direct": "takes numbers for whole ones of a byte, which embeddings are not: choose SQ8",
+    "PCAW": "divides directions by their spread, and so does not rank by inner product: choose OPQ or PCA",
+    "ITQ": "subtracts means and normalises, and so does not rank by inner product: choose OPQ or PCA",
     "LSH": "compares signs, and does not rank by inner product: choose SQ4 or PQ",
     "NSG": "builds a graph that may never be finished where inner products rank: choose HNSW",
 }
@@ -48,7 +50,7 @@ class FaissRetriever(BaseRetriever):
     index_factory : str, default="Flat"
         The index, as ``faiss.index_factory`` describes it: ``"Flat"``, ``"IVF1024,Flat"``, ``"HNSW32"``,
         ``"OPQ64,IVF4096,PQ64np"``, ... It always ranks by inner product. Refused are those that cannot
-        (``LSH``, ``IMI``, graphs of compressed vectors), ``NSG``, ``IDMap``, ``L2norm`` and ``SQ8_direct``. ``PQ64np``
+        (``LSH``, ``IMI``, ``PCAW``, ``ITQ``, graphs of compressed vectors), ``NSG``, ``IDMap``, ``L2norm`` and ``SQ8_direct``. ``PQ64np``
         leaves out an ordering of codes that takes most of the training of ``PQ64``, and finds the same.
     search_parameters : dict of str to number, default=None
         What a search may spend: ``{"nprobe": 16}`` for inverted lists, ``{"efSearch": 128}`` for graphs, or any other
@@ -94,6 +96,9 @@ class FaissRetriever(BaseRetriever):
     (PQ, SQ) are approximate themselves. Equal ones are ordered by row; which of them take the last places, where not
     all have room, Faiss decides. So ``"Flat"`` finds what `ExactRetriever` finds, but for documents whose similarities
     differ by less than float32 can tell, or not at all.
+
+    ``PCA64`` keeps 64 directions, and does not subtract the mean of the documents, as Faiss alone would do: with it,
+    documents would be ranked by something else than their inner product with the query.
 
     An index that looks at a part of the documents may find fewer than k. Places for which it found nothing come last,
     hold row -1, and have similarity ``-inf``; the metrics of `grclip.metrics` take -1 for no document.
@@ -184,11 +189,13 @@ class FaissRetriever(BaseRetriever):
             if not index.is_trained and there.any():
                 drawn = self._sample(corpus, kept)
                 self._warn_of_few(list(_clusterings(library, index)), len(drawn), corpus.shape[0])
-                index.train(_float32(corpus, drawn))
+                rows = _float32(corpus, drawn)
+                _train_components(library, index, rows)
+                index.train(rows)
             _make_room(library, index, int(there.sum()))
-            for rows, block in _hashed(corpus, values):
-                if there[rows].any():
-                    index.add(block if there[rows].all() else block[there[rows]])
+            for place, block in _hashed(corpus, values):
+                if there[place].any():
+                    index.add(block if there[place].all() else block[there[place]])
         return {"index_": index, "_kept": kept, "_zero_rows": zero, "_content": (*_outside(corpus), values.hexdigest())}
 
     @contextmanager
@@ -321,6 +328,23 @@ def _clusterings(library: Any, index: Any) -> Iterator[tuple[Any, int]]:
     for name in ("index", "base_index", "quantizer"):
         if getattr(index, name, None) is not None:
             yield from _clusterings(library, getattr(index, name))
+
+
+def _train_components(library: Any, index: Any, rows: NDArray[np.float32]) -> None:
+    """Train what rotates and shortens vectors, as training the index would, but for the mean that PCA subtracts.
+
+    It would take it from queries too, and <q - m, d - m> ranks documents otherwise than <q, d>.
+    """
+    index = library.downcast_index(getattr(index, "base_index", index))
+    if not isinstance(index, library.IndexPreTransform):
+        return
+    for i in range(index.chain.size()):
+        step = library.downcast_VectorTransform(index.chain.at(i))
+        if not step.is_trained:
+            step.train(rows)
+        if isinstance(step, library.PCAMatrix):
+            step.have_bias = False
+        rows = step.apply(rows)
 
 
 def _outside(corpus: Array) -> tuple[Any, ...]:
