@@ -50,8 +50,9 @@ class FaissRetriever(BaseRetriever):
     index_factory : str, default="Flat"
         The index, as ``faiss.index_factory`` describes it: ``"Flat"``, ``"IVF1024,Flat"``, ``"HNSW32"``,
         ``"OPQ64,IVF4096,PQ64np"``, ... It always ranks by inner product. Refused are those that cannot
-        (``LSH``, ``IMI``, ``PCAW``, ``ITQ``, graphs of compressed vectors), ``NSG``, ``IDMap``, ``L2norm`` and ``SQ8_direct``. ``PQ64np``
-        leaves out an ordering of codes that takes most of the training of ``PQ64``, and finds the same.
+        (``LSH``, ``IMI``, ``PCAW``, ``ITQ``, graphs of compressed vectors), ``NSG``, ``IDMap``, ``L2norm`` and
+        ``SQ8_direct``. ``PQ64np`` leaves out an ordering of codes that takes most of the training of ``PQ64``, and
+        finds the same.
     search_parameters : dict of str to number, default=None
         What a search may spend: ``{"nprobe": 16}`` for inverted lists, ``{"efSearch": 128}`` for graphs, or any other
         name that ``faiss.ParameterSpace`` knows. They can be changed after fit (`set_params`); one that is left out
