@@ -155,8 +155,16 @@ def test_a_column_of_fingerprints_has_one_or_none():
     assert one_name(pa.table({"e": ["a"]}), "f") is one_name(pa.table({"e": ["a"]}), None) is None
     with pytest.raises(ValueError, match="names two encoders, 'a' and 'b'"):
         one_name(pa.table({"e": ["b", "a"]}), "e")
-    with pytest.raises(TypeError, match="holds 1; expected fingerprints"):
-        one_name(pa.table({"e": [1]}), "e")
+    for other in (1, ["a"], {"b": 1}):
+        told = re.escape(f"holds {other!r}; expected fingerprints of encoders (str): if it is about something else")
+        with pytest.raises(TypeError, match=told):
+            one_name(pa.table({"e": [other]}), "e")
+
+
+@pytest.mark.parametrize("values", [["x"], {"grams": 3}, 3, "grclip", None])
+def test_a_column_of_calibrators_may_be_about_something_else(values):
+    table = pa.table({"t": as_lists(np.eye(2)), "calibrator": [values, None]})
+    assert list(parts_of_table(table, {"text": "t"})) == ["text"]
 
 
 # Fitting
@@ -330,6 +338,11 @@ def test_items_come_to_this_process(cluster, table):
     np.testing.assert_array_equal(items["text"], items_of(table)["text"])
     with pytest.raises(ValueError, match=r"no column 'image_embedding' \(role 'image'\)"):
         to_items(ray.data.from_arrow([table, table.drop_columns("image_embedding")]))
+    x = np.nan_to_num(items_of(table)["text"])
+    tensors = pa.table({"t": pa.FixedShapeTensorArray.from_numpy_ndarray(x)})
+    lists = pa.table({"t": as_lists(x.astype(np.float64))})
+    found = to_items(ray.data.from_arrow([tensors, lists]), {"text": "t"})
+    np.testing.assert_array_equal(found["text"], np.concatenate([x, x]))
     with pytest.raises(ValueError, match="dataset has no row"):
         to_items(ray.data.from_arrow([table.slice(0, 0)]))
 

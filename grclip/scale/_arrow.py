@@ -34,16 +34,27 @@ def check_new(schema: Any, names: Iterable[str]) -> None:
 def parts_of_table(table: Any, columns: Mapping[str, str]) -> dict[str, NDArray]:
     """The embeddings of each role, (n, d), a row of NaN where one is missing; a column of nulls alone is left out."""
     check_columns(table.schema, columns)
-    for role, name in columns.items():
-        refuse_fused(table.schema.field(name), told(name, role))
-    _refuse_fused_rows(table)
+    _refuse_fused(table, columns)
     found = {role: _part(table.column(name), told(name, role)) for role, name in columns.items()}
     return {role: part for role, part in found.items() if part is not None}
 
 
-def _refuse_fused_rows(table: Any) -> None:
-    """Rows that say which calibrator made their vectors are an error."""
-    values = table.column("calibrator").unique().drop_null().to_pylist() if "calibrator" in table.column_names else []
+def vectors_of_table(table: Any, columns: Mapping[str, str], encoder_column: str | None) -> Any:
+    """The columns of embeddings and fingerprints alone, and tensors as the lists that they are kept in."""
+    check_columns(table.schema, columns)
+    _refuse_fused(table, columns)  # before columns are made anew, which then say nothing
+    kept = {*columns.values(), encoder_column, "calibrator"}
+    table = table.select([name for name in table.column_names if name in kept])
+    for role, name in columns.items():
+        table = with_column(table, name, _plain(table.column(name), told(name, role)))
+    return table
+
+
+def _refuse_fused(table: Any, columns: Mapping[str, str]) -> None:
+    """Columns and rows that say which calibrator made their vectors are an error."""
+    for role, name in columns.items():
+        refuse_fused(table.schema.field(name), told(name, role))
+    values = _distinct(table, "calibrator") if "calibrator" in table.column_names else []
     if any(are_fingerprints("calibrator", values)):
         raise ValueError(
             f"column 'calibrator' says that {', '.join(map(str, values))} made the vectors: means would be subtracted "
@@ -51,14 +62,28 @@ def _refuse_fused_rows(table: Any) -> None:
         )
 
 
+def _distinct(table: Any, name: str) -> list[Any]:
+    """The values of a column of fingerprints; of lists and the like, which cannot be any, one."""
+    column = table.column(name).drop_null()
+    nested = arrow("pyarrow.types").is_nested(column.type)
+    return (column[:1] if nested else column.unique()).to_pylist()
+
+
 def _part(column: Any, where: str) -> NDArray | None:
     """The vectors of a column, None where it tells of none."""
     if arrow("pyarrow.types").is_null(column.type) or not len(column):  # a column without rows may have no chunk
         return None
+    return as_vectors(_plain(column, where), where)
+
+
+def _plain(column: Any, where: str) -> Any:
+    """A column of tensors as the lists that it is kept in, any other as it is."""
     shape = getattr(column.type, "shape", None)
     if shape is not None and len(shape) != 1:
         raise TypeError(f"{where} holds tensors of shape {tuple(shape)}; expected vectors: flatten them, if they are")
-    return as_vectors(column, where)
+    if shape is None:
+        return column
+    return arrow().chunked_array([chunk.storage for chunk in column.chunks], type=column.type.storage_type)
 
 
 def told(name: str, role: str) -> str:
@@ -92,11 +117,14 @@ def one_name(table: Any, name: str | None) -> str | None:
     """The only value of a column of fingerprints; None where the table lacks the column or it is empty."""
     if name is None or name not in table.column_names:
         return None
-    found = sorted(table.column(name).unique().drop_null().to_pylist(), key=str)
+    found = sorted(_distinct(table, name), key=str)
     if len(found) > 1:
         raise ValueError(mixed(name, *found[:2]))
     if found and not isinstance(found[0], str):
-        raise TypeError(f"column {name!r} holds {found[0]!r}; expected fingerprints of encoders (str)")
+        raise TypeError(
+            f"column {name!r} holds {found[0]!r}; expected fingerprints of encoders (str): if it is about something "
+            "else, name another with encoder_column"
+        )
     return found[0] if found else None
 
 
@@ -104,7 +132,8 @@ def mixed(name: str, one: str, other: str) -> str:
     """What to say of a dataset in which two encoders meet."""
     return (
         f"column {name!r} names two encoders, {one!r} and {other!r}; means and vectors of one are wrong for another: "
-        "keep the rows of one, or encode all anew"
+        "keep the rows of one, or encode all anew; if the column is about something else, name another with "
+        "encoder_column"
     )
 
 

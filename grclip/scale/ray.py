@@ -17,7 +17,7 @@ from grclip.fusion import MultimodalFuser
 from grclip.gap import ModalityGapRemover
 from grclip.items import Items
 from grclip.pipelines import flat_steps, pipeline_fingerprint
-from grclip.scale._arrow import check_columns, check_new, mixed, one_name, parts_of_table, told
+from grclip.scale._arrow import check_columns, check_new, mixed, one_name, parts_of_table, told, vectors_of_table
 from grclip.scale._blocks import EMBEDDING, Encoder, fit_block, transform_batch
 
 __all__ = ["encode", "fit", "to_items", "transform"]
@@ -331,11 +331,10 @@ def to_items(
     """
     roles = _check(dataset, _EMBEDDINGS if columns is None else columns)
     pa: Any = arrow()
-    blocks = [table for table in dataset.iter_batches(batch_format="pyarrow", batch_size=None) if len(table)]
+    tables = dataset.iter_batches(batch_format="pyarrow", batch_size=None)
+    blocks = [vectors_of_table(table, roles, encoder_column) for table in tables if len(table)]
     if not blocks:
         raise ValueError("dataset has no row")
-    for block in blocks:  # where it lacks a column, joining would take all its parts for missing ones
-        check_columns(block.schema, roles)
     table = pa.concat_tables(blocks, promote_options="permissive")
     return Items(parts_of_table(table, roles), encoder=one_name(table, encoder_column))
 
