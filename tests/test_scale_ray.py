@@ -359,7 +359,7 @@ def test_the_blocks_of_the_page_run_as_written(cluster, tmp_path):
     assert pipeline["modalitygapremover"].n_samples_seen_ == {**counts, "query": 300}
     assert set(map(len, pipeline["multimodalfuser"].spread_)) == {1, 2}
     told = pq.read_table(tmp_path / "vectors").sort_by("id")
-    assert told.column_names == ["id", "title", "picture", "encoder", "vector", "calibrator"]
+    assert told.column_names == ["id", "title", "encoder", "vector", "calibrator"]
     assert told.column("title").to_pylist() == list(corpus["text"])
     assert one_name(told, "calibrator") == pipeline_fingerprint(pipeline)
     embedded = pq.read_table(tmp_path / "embeddings").sort_by("id")

@@ -166,7 +166,7 @@ def fit(
     -----
     Each block becomes one small state (a vector and a count for each role), and these are merged here, in pairs: 4 kB a
     role for 512 numbers, so that 16,000 blocks of 128 MB (10^9 rows of text and image in float16) make 130 MB.
-    Warnings, as of rows of zeros, come from the workers, and Ray prints them.
+    Ray reads all columns of a file: where others are large, name those that are needed in ``read_parquet``. Warnings, as of rows of zeros, come from the workers, and Ray prints them.
 
     Examples
     --------
@@ -225,7 +225,8 @@ def transform(
         Column of fingerprints, if the dataset has it, which have to be those that the pipeline was fitted with; None
         looks at none.
     calibrator_column : str, default="calibrator"
-        Column for the fingerprint of the pipeline; None adds none.
+        Column for the fingerprint of the pipeline; None adds none. Under the default name it makes fused vectors known,
+        which are refused as embeddings; under another, or without it, they are not.
     id_column : str, default=None
         Column whose values errors name rows by.
 
