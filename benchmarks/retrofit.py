@@ -54,7 +54,7 @@ def measure(search: Large, method: str) -> list[dict[str, Any]]:
     for asked in ("raw", "calibrated"):
         for n in (*CANDIDATES, len(task.corpus)):
             _, found = retrofit_search(indexes, pipeline, task.queries, terms, candidates=n, asked=asked)
-            figures = {"ndcg": _ndcg(search, found), "overlap": overlap(exact, found)}
+            figures = {"ndcg": _ndcg(search, found), "overlap": overlap(exact, np.asarray(found))}
             rows.append({**place, "asked": asked, "candidates": n, **figures})
     return rows
 

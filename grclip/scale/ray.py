@@ -165,8 +165,9 @@ def fit(
     Notes
     -----
     Each block becomes one small state (a vector and a count for each role), and these are merged here, in pairs: 4 kB a
-    role for 512 numbers, so that 16,000 blocks of 128 MB (10^9 rows of text and image in float16) make 130 MB.
-    Ray reads all columns of a file: where others are large, name those that are needed in ``read_parquet``. Warnings, as of rows of zeros, come from the workers, and Ray prints them.
+    role for 512 numbers, so that 16,000 blocks of 128 MB (10^9 rows of text and image in float16) make 130 MB. Ray
+    reads all columns of a file: where others are large, name those that are needed in ``read_parquet``. Warnings, as
+    of rows of zeros, come from the workers, and Ray prints them.
 
     Examples
     --------
