@@ -32,8 +32,8 @@ class Rates:
 
 RATES = Rates(fit=1190e3, transform=510e3, read=234e3, write=168e3, decode=320, flops=102e9, ray=0.37)
 """Documents a second (decode: pictures of 640 by 480; flops: operations of ViT-B-32), by ``--measure``; the share that
-Ray keeps is the lower one, of transform, by ``benchmarks.ray_data``. What an encoder costs, in docs/benchmarks.md, has 256
-pictures in 14.31 s on two cores: 79e9 a core, by the clock."""
+Ray keeps is the lower one, of transform, by ``benchmarks.ray_data``. What an encoder costs, in docs/benchmarks.md, has
+256 pictures in 14.31 s on two cores: 79e9 a core, by the clock."""
 
 
 def measure(documents: int = 30_000, width: int = MEASURED) -> Rates:

@@ -2,7 +2,7 @@
 
 Prints cost, hours, bytes and operations of encoding, fitting, transforming and indexing, what an index holds, and the
 size of the sample to fit on. All of it is arithmetic on the rates that are printed last: those of a core were measured
-(``--measure`` does so anew on this machine, in seconds of processor time, which other work does not lengthen), those
+(``--measure`` does so anew on this machine, in seconds of processor time: let it be idle, or they are lower), those
 of a GPU are its published peaks times a share that is assumed, prices are examples. docs/scale_plan.md says the rest.
 
 Documents are texts, pictures and both by turns (1:1:1), so that each has 4/3 parts, and vectors are float16.
