@@ -295,11 +295,14 @@ def run_blocks(page):
 
 def test_the_blocks_of_the_guide_run_one_after_the_other(capsys):
     n_blocks, names = run_blocks("guide.md")
-    assert n_blocks == 10
+    assert n_blocks == 14
     printed = capsys.readouterr().out
     assert "'query': 200" in printed
     assert f"{names['tuned']['fuse'].alpha_} {names['tuned']['fuse'].best_score_}" in printed
-    assert names["per_query"].mean() > 0.9
+    assert 0.1 < names["tuned"]["fuse"].alpha_ < 0.9
+    assert names["per_query"].mean() > 0.8
+    assert names["graded"] == names["qrels"]
+    assert names["stored"].shape == (240, 32)
 
 
 def test_the_blocks_of_the_encoder_page_run_one_after_the_other(capsys, tmp_path, monkeypatch):
