@@ -606,6 +606,37 @@ def test_the_simulated_curve_is_dashed_in_the_colour_of_its_method():
     assert len({line.get_marker() for line in lines.values()}) == 3
 
 
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("n_between", [0, 4])
+def test_a_simulated_curve_can_be_told_from_its_method_where_the_two_are_one(theme, n_between):
+    """Along the line of the method there is its colour, and the background in the gaps of the other."""
+    same = np.array([[0.9], [0.3], [0.8]])
+    names = ["raw", *(f"method {i}" for i in range(n_between)), "raw, pushed down"]
+    curve = Curve("p", np.array([0.0, 0.5, 1.0]), {name: same * ("raw" in name) for name in names}, "NDCG@10", "none")
+    for options in ({}, {"lw": 7}):
+        display = ReplacementCurveDisplay.from_predictions(curve, theme=theme, line_kw=options)
+        below, above = display.lines_["raw"], display.lines_["raw, pushed down"]
+        background, ink = (np.multiply(255, to_rgb(c)) for c in (THEMES[theme].background, below.get_color()))
+        assert above.get_zorder() > below.get_zorder()
+        assert above.get_gapcolor() == above.get_markerfacecolor() == THEMES[theme].background
+        assert above.get_linewidth() < 0.5 * below.get_linewidth()
+        assert above.get_markersize() < 0.7 * below.get_markersize()
+        seen = along(display, below)
+        assert (np.abs(seen - ink).sum(axis=1) < 60).mean() > 0.3
+        assert (np.abs(seen - background).sum(axis=1) < 250).mean() > 0.2
+        plt.close(display.figure_)
+
+
+def along(display, line):
+    """Pixels of a drawing on the first piece of a line."""
+    display.figure_.canvas.draw()
+    drawn = np.asarray(display.figure_.canvas.buffer_rgba()).astype(float)
+    (x0, y0), (x1, y1) = display.ax_.transData.transform(line.get_xydata())[:2]
+    steps = np.linspace(0.1, 0.9, 400)
+    rows = len(drawn) - 1 - (y0 + steps * (y1 - y0)).round().astype(int)
+    return drawn[rows, (x0 + steps * (x1 - x0)).round().astype(int), :3]
+
+
 def test_one_repeat_has_no_band():
     curve = Curve("p", np.array([0.0, 1.0]), {"raw": np.array([[0.5], [0.6]])}, "NDCG@10", "random corpora")
     display = ReplacementCurveDisplay.from_predictions(curve)

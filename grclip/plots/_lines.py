@@ -13,6 +13,8 @@ from grclip.plots._palette import Look, Theme, looks_of_methods
 
 CONFIDENCE = 0.95
 
+_ON_TOP = 0.45  # of the width of a line, for one that may lie on it
+
 
 def check_curve(curve: Any, parameter: str, maker: str) -> Curve:
     """A curve along the parameter that a display is about."""
@@ -24,10 +26,17 @@ def check_curve(curve: Any, parameter: str, maker: str) -> Curve:
 
 
 def looks_of_curve(curve: Curve, theme: Theme) -> dict[str, Look]:
-    """The look of each method; a simulated curve is dashed, in the colour of the method that it simulates."""
+    """The look of each method; a simulated curve is dashed, in the colour of the method that it simulates.
+
+    Its gaps have the colour of the background, and show on the line of the method where the two are one.
+    """
     simulated = {name: name.removesuffix(PUSHED_DOWN) for name in curve.scores if name.endswith(PUSHED_DOWN)}
     looks = looks_of_methods([name for name in curve.scores if simulated.get(name) not in curve.scores], theme)
-    dashed = {name: replace(looks[of], dash=(0, (4, 2)), marker="x") for name, of in simulated.items() if of in looks}
+    dashed = {
+        name: replace(looks[of], dash=(0, (4, 2.5)), marker="d", gap=theme.background)
+        for name, of in simulated.items()
+        if of in looks
+    }
     return {name: (looks | dashed)[name] for name in curve.scores}
 
 
@@ -36,14 +45,23 @@ def draw_lines(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """A line a name, and a band where the mean has an interval. A value that is missing leaves a hole."""
     lines, bands = {}, {}
-    for place, (name, look) in enumerate(looks.items()):
-        thinner = max(0, 3 - place)  # so that a line shows on both sides of one that covers it
-        sizes = {"linewidth": 1.5 + 0.6 * thinner, "markersize": 4.5 + 1.4 * thinner}
+    for name, look in looks.items():
+        place = list(looks).index(name if look.gap is None else name.removesuffix(PUSHED_DOWN))
+        wider = max(0, 3 - place)  # so that a line shows on both sides of one that covers it
+        sizes = {"linewidth": 1.5 + 0.6 * wider, "markersize": 4.5 + 1.4 * wider}
         shape = {"color": look.colour, "marker": look.marker, "linestyle": look.dash, "label": name}
         (lines[name],) = ax.plot(curve.values, curve.mean(name), **style(shape | sizes, line_kw))
+        if look.gap is not None:
+            _lay_on_top(lines[name], look.gap)
         low, high = curve.interval(name, CONFIDENCE).T
         bands[name] = ax.fill_between(curve.values, low, high, color=lines[name].get_color(), alpha=0.15, linewidth=0)
     return lines, bands
+
+
+def _lay_on_top(line: Any, gap: str) -> None:
+    """Draw a line narrow, with gaps and markers of another colour, so that one of its own colour shows below it."""
+    line.set(gapcolor=gap, markerfacecolor=gap, zorder=line.get_zorder() + 0.1)
+    line.set(linewidth=_ON_TOP * line.get_linewidth(), markersize=0.6 * line.get_markersize())
 
 
 def score_label(curve: Curve) -> str:

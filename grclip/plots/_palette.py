@@ -53,6 +53,8 @@ class Look:
     marker: str
     dash: Any
     hatch: str
+    gap: str | None = None
+    """Colour between the dashes of a line that may lie on another of its own colour."""
 
 
 _FIXED = {"query": 0, "text": 1, "image": 2, "text+image": 3, "image+text": 3, "both": 3}

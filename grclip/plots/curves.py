@@ -187,7 +187,8 @@ class ReplacementCurveDisplay(CurveDisplay):
     figure_ : matplotlib Figure
         The figure that holds it.
     lines_ : dict of str to matplotlib Line2D
-        Means over random corpora, by method; the simulation of a search that ranks by modality first is dashed.
+        Means over random corpora, by method; the simulation of a search that ranks by modality first is narrow and
+        dashed, and can be seen on the line of its method where the two are one.
     bands_ : dict of str to matplotlib PolyCollection
         Their 95 % intervals.
 
