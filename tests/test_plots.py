@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from itertools import pairwise
 
 import matplotlib
@@ -749,6 +750,17 @@ def test_scores_and_errors_over_the_number_of_rows():
     display.figure_.canvas.draw()
     assert "100" in [text.get_text() for text in left.get_xticklabels()]
     assert [text.get_text() for text in right.get_legend().get_texts()] == ["text", "image", "expected"]
+
+
+def test_an_error_that_is_not_measurable_all_along_says_to_where_it_is():
+    errors = {"query": [0.3, 0.1, np.nan], "text": [0.3, 0.2, 0.1], "audio": [np.nan] * 3, "image": [0.2, 0.1, 0.1]}
+    curve = replace(ERRORS, scores={role: np.array(means)[:, None] for role, means in errors.items()})
+    display = CalibrationSizeDisplay.from_predictions(CalibrationSize(CURVE["n"], curve, {}))
+    told = [text.get_text() for text in display.ax_[1].get_legend().get_texts()]
+    assert told == ["query (measurable to 100)", "text", "audio (not measurable)", "image", "expected"]
+    assert list(display.error_lines_) == list(errors)
+    display.figure_.canvas.draw()
+    assert all(label.get_window_extent().x1 <= display.figure_.bbox.x1 for label in labels(display.figure_))
 
 
 @pytest.mark.parametrize("sizes", [[20, 30, 40, 50, 60], [5, 10, 20, 50, 100, 200, 500, 600], [7], [1000, 4000, 9000]])

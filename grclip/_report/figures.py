@@ -324,7 +324,7 @@ def _draw_calibration(asked: Search) -> Figure:
     return _figure(
         "How many calibration rows are enough",
         "Means are learned from a calibration set. Scores, and the error of the means, for smaller and larger ones: "
-        "where the lines go flat, more rows no longer help.",
+        "where the lines go flat, more rows no longer help. An error is measurable for fewer rows than a role has.",
         f"Lines of {size.scores.metric} over the number of rows. {told}.",
         plots.CalibrationSizeDisplay.from_predictions(size),
     )

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from grclip.diagnostics import CalibrationSize, calibration_size
+from grclip.diagnostics import CalibrationSize, Curve, calibration_size
 from grclip.plots._canvas import Canvas, canvas, check_drawing, sample_line
 from grclip.plots._lines import draw_lines, looks_of_curve, score_label
 from grclip.plots._order import check_order
@@ -36,7 +36,7 @@ class CalibrationSizeDisplay:
     lines_ : dict of str to matplotlib Line2D
         Mean scores by method.
     error_lines_ : dict of str to matplotlib Line2D
-        Mean errors by role.
+        Mean errors by role; the legend tells up to how many rows one is measurable, where it ends early.
     expected_lines_ : dict of str to matplotlib Line2D
         Expected errors by role, dotted.
 
@@ -206,8 +206,20 @@ class CalibrationSizeDisplay:
         for role, expected in self.result.expected.items():
             (self.expected_lines_[role],) = ax.plot(curve.values, expected, ":", color=looks[role].colour)
         ax.set(title="Error of the means", ylabel="distance (of unit vectors)", ylim=(0, None))
+        told = {role: _told(role, curve) for role in curve.scores}
+        for role, line in self.error_lines_.items():
+            line.set_label(told[role])
         dotted = sample_line(looks_of_kinds(["query"], drawn.theme)["query"], "expected", linestyle=":", marker="")
-        drawn.panel_legend(1, [*self.error_lines_.values(), dotted], columns=2)
+        columns = 2 if list(told) == list(told.values()) else 1
+        drawn.panel_legend(1, [*self.error_lines_.values(), dotted], columns=columns)
+
+
+def _told(role: str, curve: Curve) -> str:
+    """A role for the legend, with the number of rows up to which its error is measurable if it is not all along."""
+    measured = curve.values[~np.isnan(curve.mean(role))]
+    if len(measured) == len(curve.values):
+        return role
+    return f"{role} (measurable to {measured[-1]:,})" if len(measured) else f"{role} (not measurable)"
 
 
 def _ticks(sizes: NDArray[np.integer]) -> tuple[list[int], list[str]]:
