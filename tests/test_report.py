@@ -421,6 +421,44 @@ class TestCases:
         assert 'aria-label="drawn.png"' in html
         assert str(tmp_path) not in html
 
+    def test_each_query_and_document_tells_its_row_once(self, scenes, page, small, tmp_path):
+        task, qrels, methods = small
+        bare = report(task, qrels, methods, path=tmp_path / "r.html").read_text("utf-8")
+        for html, by_name in ((page.read_text("utf-8"), False), (bare, True)):
+            hits = re.findall(r'<li class="hit[^>]*data-row="(\d+)">(.*?)</li>', html, re.DOTALL)
+            assert len(hits) > 100
+            for row, rest in hits:
+                assert re.findall(r"\b(?:row|Document) \d+", words(f"<body{rest}")) == [
+                    f"Document {row}" if by_name else f"row {row}"
+                ]
+            cases = re.findall(r'<article.*?<h3 id="case-\d+".*?</h3>', html, re.DOTALL)
+            for case in cases:
+                query = re.search(r'id="case-(\d+)"', case)[1]
+                told = f"Query {query}" if by_name else f"query row {query}"
+                assert re.findall(r"\b[Qq]uery (?:row )?\d+", words(f"<body{case}")) == [told]
+            assert "counted from 0" in words(html)
+        row = int(re.search(r">row (\d+)<", page.read_text("utf-8"))[1])
+        assert f'data-row="{row}"' in page.read_text("utf-8")
+        assert "counted from 0" not in words(report(*small, path=tmp_path / "r.html", n_cases=0).read_text("utf-8"))
+
+    def test_a_picture_of_a_file_tells_its_name_without_folders(self, small, tmp_path):
+        task, qrels, methods = small
+        picture().save(tmp_path / "a&b <1>.png")
+        (tmp_path / "broken.png").write_bytes(b"no picture")
+        with PIL.Image.open(tmp_path / "a&b <1>.png") as opened:
+            sorts = [tmp_path / "a&b <1>.png", str(tmp_path / "broken.png"), picture(), opened]
+            items = Items({"image": [sorts[i % 4] for i in range(30)]})
+            html = report(task, qrels, methods, items, tmp_path / "r.html").read_text("utf-8")
+        names = ("a&b <1>.png", "broken.png", "image of document", "a&b <1>.png")
+        hits = re.findall(r'<li class="hit[^>]*data-row="(\d+)">(.*?)</li>', html, re.DOTALL)
+        seen = {int(row) % 4 for row, _ in hits if "image" in task.corpus.kinds[int(row)]}
+        assert seen == {0, 1, 2, 3}
+        for row, rest in hits:
+            if "image" in task.corpus.kinds[int(row)]:
+                told = words(f"<body{rest}")
+                assert told.count(names[int(row) % 4]) == (int(row) % 4 != 2), told
+        assert str(tmp_path) not in html
+
     def test_a_document_of_which_nothing_can_be_shown_keeps_its_name(self, small, tmp_path):
         task, qrels, methods = small
         texts = [(None, "", " \n", "something")[i % 4] for i in range(30)]

@@ -91,7 +91,8 @@ def report(
     -----
     The page loads nothing and runs one script of its own, which hides case studies that are filtered out. Texts of
     users are shown as text, whatever they hold. Pictures are shrunk to thumbnails; those that cannot be read are
-    placeholders, and counted. Folders of files are not told.
+    placeholders, and counted. Case studies tell the rows of queries and documents, and the names of their files, but
+    no folders.
 
     Examples
     --------

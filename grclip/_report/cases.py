@@ -48,6 +48,8 @@ class Picture:
 
     label: str
     thumbnail: str | None
+    file: str = ""
+    """Name of the file that it came from, if it came from one."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Card:
     """What can be shown of a query or a document."""
 
     name: str
+    row: int
     texts: Sequence[Text] = ()
     pictures: Sequence[Picture] = ()
     files: Sequence[tuple[str, str]] = ()
@@ -113,8 +116,10 @@ class Gallery:
     unreadable: list[str] = field(default_factory=list)
     _names: dict[str, str] = field(default_factory=dict)
 
-    def add(self, value: Any, label: str) -> Picture:
-        """Take a picture in, whatever state it is in."""
+    def add(self, value: Any, unnamed: str) -> Picture:
+        """Take a picture in, whatever state it is in; one that comes from no file is called as said."""
+        file = file_name(value)
+        label = file or unnamed
         try:
             thumbnail = make_thumbnail(value)
         except Exception:  # decoders raise nearly anything for broken files
@@ -122,7 +127,7 @@ class Gallery:
             return Picture(label, None)
         name = self._names.setdefault(thumbnail.uri, f"t{len(self._names)}")
         self.thumbnails[name] = thumbnail
-        return Picture(label, name)
+        return Picture(label, name, file)
 
 
 def make_thumbnail(value: Any) -> Thumbnail:
@@ -183,7 +188,7 @@ def _encoded(picture: Any, form: str, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def make_card(name: str, parts: Mapping[str, Any], modalities: Mapping[str, str], gallery: Gallery) -> Card:
+def make_card(noun: str, row: int, parts: Mapping[str, Any], modalities: Mapping[str, str], gallery: Gallery) -> Card:
     """What the parts of a query or a document look like; a string is a path only in a role of another modality."""
     texts, pictures, files = [], [], []
     for role, value in parts.items():
@@ -193,8 +198,8 @@ def make_card(name: str, parts: Mapping[str, Any], modalities: Mapping[str, str]
         elif modality in ("audio", "video") or (not modality and isinstance(value, os.PathLike)):
             files.append((role, file_name(value) or modality))
         else:
-            pictures.append(gallery.add(value, file_name(value) or f"{role} of {name[0].lower()}{name[1:]}"))
-    return Card(name, texts, pictures, files)
+            pictures.append(gallery.add(value, f"{role} of {noun.lower()} {row}"))
+    return Card(f"{noun} {row}", row, texts, pictures, files)
 
 
 def file_name(value: Any) -> str:
@@ -228,7 +233,7 @@ def cards_of(
     for row in rows:
         parts = {role: part[row] for role, part in (items or {}).items() if there[role][row]}
         present = {role: value for role, value in parts.items() if value is not None}
-        cards[row] = make_card(f"{noun} {row}", present, modalities, gallery)
+        cards[row] = make_card(noun, row, present, modalities, gallery)
     return cards
 
 

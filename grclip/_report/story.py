@@ -204,6 +204,8 @@ def notes_of(asked: Search, numbers: Numbers, studies: Studies, figures: Figures
         notes.append("Documents are shown by their rows and kinds: the report was made without items.")
     if asked.queries is None and studies.cases:
         notes.append("Queries are shown by their rows: pass a SearchTask of raw queries and corpus as items.")
+    if studies.cases:
+        notes.append("Rows are places in the corpus, and in the queries, that were searched, counted from 0.")
     if asked.calibration is None:
         notes.append(
             "Left out: the curve over alpha, and scores by number of calibration rows. Both fit the methods again; "
