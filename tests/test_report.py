@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import shutil
+from dataclasses import replace
 from html import unescape
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 from conftest import make_mixed
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
@@ -21,7 +23,8 @@ from grclip import ExactRetriever, Items, ModalityGapRemover, MultimodalFuser, S
 from grclip._demo import scenes as scenes_of
 from grclip._report import report
 from grclip._report.cases import LONG, MOST, SIDE, group_queries
-from grclip._report.measured import Search
+from grclip._report.measured import Search, gather
+from grclip._report.story import _familiar
 from grclip.datasets import make_scenes, mix_kinds
 from grclip.diagnostics import compare, modality_gap
 from grclip.encoders import toy_encoder
@@ -83,6 +86,14 @@ def small(rng):
     task, qrels = make_mixed(rng)
     methods = pipelines(task, qrels)
     return task, qrels, {name: methods[name] for name in ("raw", "means removed")}
+
+
+def as_tensors(items):
+    return Items({role: torch.tensor(np.asarray(part, np.float64)) for role, part in items.items()})
+
+
+def nudged(items):
+    return Items({role: part + 1e-3 for role, part in items.items()})
 
 
 def picture(colour="teal", size=(40, 30)):
@@ -215,6 +226,42 @@ class TestNumbers:
             "utf-8"
         )
         assert "(10 text, 10 image, 10 text + image). Means of &lt;b&gt;600&lt;/b&gt; others.</p>" in html
+
+    @pytest.mark.parametrize(
+        ("calibration", "told"),
+        [
+            (lambda task: task, "Of 30 queries that are scored, all are in the calibration too: "),
+            (lambda task: SearchTask(task.queries[::-1], task.corpus), "all are in the calibration too"),
+            (lambda task: SearchTask(as_tensors(task.queries), task.corpus), "all are in the calibration too"),
+            (lambda task: task[np.arange(12)], "Of 30 queries that are scored, 12 are in the calibration too: "),
+            (lambda task: task[[3]], "Of 30 queries that are scored, 1 is in the calibration too: "),
+            (lambda task: SearchTask(nudged(task.queries), task.corpus), ""),
+            (lambda task: SearchTask(Items({"question": task.queries["query"]}), task.corpus), ""),
+        ],
+    )
+    def test_the_head_says_how_many_queries_are_scored_that_were_calibrated_on(self, rng, tmp_path, calibration, told):
+        task, qrels = make_mixed(rng)
+        methods = {"raw": make_pipeline(MultimodalFuser(modalities={"question": "text"}), ExactRetriever()).fit(task)}
+        others = calibration(task)
+        for note in (None, "Means of 600 others."):
+            page = report(
+                *(task, qrels, methods),
+                path=tmp_path / "r.html",
+                n_cases=0,
+                note=note,
+                calibration=(others, [{i: 1} for i in range(len(others))]),
+            )
+            head = words(page.read_text("utf-8")).split("What the modality gap is")[0]
+            assert (note or "") in head
+            assert ("in the calibration too" in head) == bool(told)
+            assert told in head
+
+    def test_queries_that_are_not_scored_do_not_count_as_calibrated_on(self, small):
+        task, qrels, methods = small
+        search = Search(task, [{}, *qrels[1:]], methods, None, None, (task[[0, 1]], qrels[:2]), 10, 0)
+        assert search.calibrated_on.tolist() == [0, 1]
+        assert _familiar(search, gather(search)).startswith("Of 29 queries that are scored, 1 is in the calibration")
+        assert not _familiar(replace(search, calibration=None), gather(search))
 
     def test_one_scale_is_explained_with_the_spreads_of_the_method(self, scenes, page, small, tmp_path):
         spreads = scenes.methods["one scale"][1].spread_

@@ -56,7 +56,8 @@ def report(
         Heading of the page.
     note : str, default=None
         A sentence or two for the head of the page: what the methods were calibrated on, say. None tells what
-        calibration, if given, is used for.
+        calibration, if given, is used for. After it the page says how many of the queries that are scored are in
+        calibration too, if any.
     calibration : tuple of SearchTask and list of dict, default=None
         Encoded task and qrels to fit on. With it, the page also has the curves over alpha and over the number of
         calibration rows, for which clones of the methods are fitted.

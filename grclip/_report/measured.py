@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from grclip._columns import is_raw
 from grclip._report.cases import (
     TOP,
     Card,
@@ -75,12 +77,28 @@ class Search:
                     return name, place
         return None
 
+    @property
+    def calibrated_on(self) -> NDArray[np.intp]:
+        """The queries whose vectors are those of a query of the calibration."""
+        known = {} if self.calibration is None else _fingerprints(self.calibration[0].queries)
+        return np.flatnonzero([row in known for row in _fingerprints(self.task.queries)])
+
     def sampled(self, n: int, judged: NDArray[np.intp]) -> Search:
         """The same search by at most n of the judged queries, at random."""
         if len(judged) <= n:
             return self
         rows = np.sort(as_generator(self.random_state).permutation(judged)[:n])
         return replace(self, task=self.task[rows], qrels=[self.qrels[row] for row in rows.tolist()], queries=None)
+
+
+def _fingerprints(items: Any) -> list[frozenset[tuple[str, int]]]:
+    """For each row a number for each of its vectors, the same for the same vector in any precision that holds it."""
+    parts = {} if not isinstance(items, Items) else {role: x for role, x in items.items() if not is_raw(x)}
+    hosted = {role: x.detach().cpu().double().numpy() if isinstance(x, Tensor) else x for role, x in parts.items()}
+    return [
+        frozenset((role, hash((x[row].astype(float) + 0.0).tobytes())) for role, x in hosted.items())
+        for row in range(len(items) if hosted else 0)
+    ]
 
 
 @dataclass(frozen=True)

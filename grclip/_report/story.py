@@ -52,6 +52,7 @@ def tell(asked: Search, numbers: Numbers, studies: Studies, note: str | None) ->
         "subject": subject,
         "meta": _meta(asked, numbers),
         "calibrated": _calibrated(asked) if note is None else note,
+        "familiar": _familiar(asked, numbers),
         "scale": _scale(asked, numbers),
         "choice": _choice(numbers, studies, "changes of rank" if len(names) > 1 else "ranks"),
     }
@@ -166,6 +167,18 @@ def _calibrated(asked: Search) -> str:
     return (
         f"Curves over alpha and calibration rows are fitted on {_queries(len(task))} and "
         f"{_documents(len(task.corpus))} given as calibration."
+    )
+
+
+def _familiar(asked: Search, numbers: Numbers) -> str:
+    """That queries are scored which were calibrated on, if there are any."""
+    n, of = len(np.intersect1d(asked.calibrated_on, numbers.judged)), len(numbers.judged)
+    if not n:
+        return ""
+    seen = "all are" if n == of > 1 else f"{n:,} {'is' if n == 1 else 'are'}"
+    return (
+        f"Of {_queries(of)} that {'is' if of == 1 else 'are'} scored, {seen} in the calibration too: what is fitted on "
+        "it is scored on queries that it was calibrated on, and may do worse on others."
     )
 
 
