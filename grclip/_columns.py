@@ -93,8 +93,10 @@ def stack_vectors(values: Any) -> Any:
 
 def _of_arrow(values: Any) -> Any:
     """A column of pyarrow, whose values are objects of its own and its nulls, too, as an array of NumPy with None."""
-    is_arrow = type(values).__module__.partition(".")[0] == "pyarrow" and hasattr(values, "to_numpy")
-    return values.to_numpy(zero_copy_only=False) if is_arrow else values
+    if type(values).__module__.partition(".")[0] != "pyarrow" or not hasattr(values, "null_count"):
+        return values
+    chunks = getattr(values, "chunks", None) or [values]  # one by one: of all, pyarrow reads nulls of dictionaries wrong
+    return np.concatenate([chunk.to_numpy(zero_copy_only=False) for chunk in chunks])
 
 
 def _is_vector(value: Any) -> bool:

@@ -187,6 +187,18 @@ def test_pyarrow_columns(make):
         assert ModalityGapRemover().fit({"text": column}).n_samples_seen_ == {"text": 2}
 
 
+def test_pyarrow_dictionaries():
+    """As pandas' categories become: `to_numpy` of their chunks puts other values in the place of nulls."""
+    first, other = (pa.array(values).dictionary_encode() for values in (["a", None, "b"], ["c", None, "b"]))
+    for chunks, texts in (([first], ["a", None, "b"]), ([first, other], ["a", None, "b", "c", None, "b"])):
+        items = Items({"text": pa.chunked_array(chunks), "image": ["x.png"] * len(texts)})
+        assert items["text"].tolist() == texts
+    with pytest.raises(ValueError, match="one role and one row"):
+        Items({"text": pa.chunked_array([], first.type)})
+    with pytest.raises(TypeError, match="expected a column"):
+        Items({"text": pa.Tensor.from_numpy(np.ones((2, 2)))})
+
+
 def test_marks_for_missing_values_in_lists():
     assert Items({"text": ["a", float("nan"), np.nan, None]})["text"].tolist() == ["a", None, None, None]
     assert Items({"text": ["a", pd.NA, pd.NaT, np.float32("nan")]})["text"].tolist() == ["a", None, None, None]
