@@ -375,7 +375,7 @@ class MultimodalFuserCV(MultimodalFuser, auto_wrap_output_keys=None):  # type: i
     -----
     UserWarning
         As `MultimodalFuser`, once for the fit on all queries; and if other alphas score as the best one, which leaves
-        out the texts of documents of several parts, or all but these.
+        out the texts of documents (or queries) of several parts, or all but these.
 
     See Also
     --------
@@ -469,7 +469,8 @@ class MultimodalFuserCV(MultimodalFuser, auto_wrap_output_keys=None):  # type: i
         folds = self._folds(X, y)
         results = cross_validate_alpha(X, qrels, folds, alphas, measure, random_state=self.random_state, **options)
         best = int(results["rank_test_score"].argmin())
-        _warn_of_ties(alphas, results["mean_test_score"], best)
+        if any("+" in kind for side in (X.queries, X.corpus) for kind in np.unique(side.kinds)):
+            _warn_of_ties(alphas, results["mean_test_score"], best)
         fuser = MultimodalFuser(float(alphas[best]), random_state=copy.deepcopy(self.random_state), **options).fit(X, y)
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
@@ -544,9 +545,9 @@ def _warn_of_ties(alphas: NDArray[np.float64], means: NDArray[np.float64], best:
     """Where other alphas do as well as one that leaves out parts, nothing has shown that these are of no use."""
     tied = np.unique(alphas[means == means[best]])
     if len(tied) > 1 and alphas[best] in (0, 1):
-        left_out = "their texts" if alphas[best] == 0 else "all but their texts"
+        left_out = "the texts" if alphas[best] == 0 else "all but the texts"
         warn(
             f"{len(tied)} alphas, from {tied[0]:g} to {tied[-1]:g}, reach the highest score, {means[best]:.3f}, and "
-            f"alpha_={alphas[best]:g}, the first, leaves out {left_out} of documents of several parts; give alphas "
-            "between 0 and 1, or queries that tell alphas apart"
+            f"alpha_={alphas[best]:g}, the first, leaves out {left_out} of what has several parts; give alphas between "
+            "0 and 1, or queries that tell alphas apart"
         )

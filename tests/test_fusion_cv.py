@@ -440,14 +440,18 @@ def test_an_end_that_is_no_better_than_others_is_told_of(rng):
     task, qrels = make_mixed(rng, n=30, noise=0.01)
     text, image = (task.queries["query"] + 0.01 * rng.normal(size=(30, 16)) for _ in range(2))
     task = SearchTask(task.queries, Items({"text": text, "image": image}))
-    with pytest.warns(UserWarning, match=r"5 alphas, from 0 to 1, .* 1.000, and alpha_=0, the first, leaves out their"):
+    with pytest.warns(UserWarning, match=r"5 alphas, from 0 to 1, .* 1.000, and alpha_=0, the first, leaves out the t"):
         assert MultimodalFuserCV(5).fit(task, qrels).alpha_ == 0
-    with pytest.warns(UserWarning, match="alpha_=1, the first, leaves out all but their texts"):
+    with pytest.warns(UserWarning, match="alpha_=1, the first, leaves out all but the texts of what"):
         assert MultimodalFuserCV([1, 0.5]).fit(task, qrels).alpha_ == 1
     assert MultimodalFuserCV([0.2, 0.5]).fit(task, qrels).alpha_ == 0.2
     assert MultimodalFuserCV([0, 0]).fit(task, qrels).alpha_ == 0
     task = SearchTask(task.queries, Items({"text": rng.normal(size=(30, 16)), "image": image}))
     assert MultimodalFuserCV(2).fit(task, qrels).alpha_ == 0
+    odd = np.arange(30)[:, None] % 2 == 1
+    apart = {"text": np.where(odd, text, np.nan), "image": np.where(odd, np.nan, image)}
+    task = SearchTask(task.queries, Items(apart))
+    assert MultimodalFuserCV(2).fit(task, qrels).alpha_ == 0  # which leaves out nothing: no document has both parts
 
 
 def test_joblib_and_clone(mixed, tmp_path):
