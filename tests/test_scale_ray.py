@@ -167,6 +167,15 @@ def test_a_column_of_calibrators_may_be_about_something_else(values):
     assert list(parts_of_table(table, {"text": "t"})) == ["text"]
 
 
+def test_a_column_of_calibrators_may_hold_tensors():
+    """Which pyarrow cannot tell apart."""
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.eye(2, dtype=np.float32))
+    table = pa.table({"t": as_lists(np.eye(2)), "calibrator": tensors})
+    assert list(parts_of_table(table, {"text": "t"})) == ["text"]
+    with pytest.raises(TypeError, match=r"holds \[1.0, 0.0\]; expected fingerprints"):
+        one_name(table, "calibrator")
+
+
 # Fitting
 
 

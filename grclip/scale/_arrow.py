@@ -63,10 +63,10 @@ def _refuse_fused(table: Any, columns: Mapping[str, str]) -> None:
 
 
 def _distinct(table: Any, name: str) -> list[Any]:
-    """The values of a column of fingerprints; of lists and the like, which cannot be any, one."""
+    """The values of a column of fingerprints; of lists, tensors and the like, which cannot be any, one."""
     column = table.column(name).drop_null()
-    nested = arrow("pyarrow.types").is_nested(column.type)
-    return (column[:1] if nested else column.unique()).to_pylist()
+    other = arrow("pyarrow.types").is_nested(column.type) or isinstance(column.type, arrow().BaseExtensionType)
+    return (column[:1] if other else column.unique()).to_pylist()
 
 
 def _part(column: Any, where: str) -> NDArray | None:
