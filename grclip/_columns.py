@@ -51,7 +51,7 @@ def as_column(role: str, values: Any) -> Any:
     numeric = isinstance(values, np.ndarray) and values.dtype.kind not in "OSUT"
     if numeric or isinstance(values, Tensor):
         return check_embeddings(values, f"role {role!r}") if len(values) else values
-    if getattr(values, "ndim", 1) != 1:
+    if len(getattr(values, "shape", (len(values),))) != 1:  # tables of pyarrow have no ndim
         raise ValueError(
             f"role {role!r} has shape {values.shape}; a column of raw values has one dimension, "
             "and embeddings are an array or tensor of shape (n, d)"
@@ -95,7 +95,7 @@ def _of_arrow(values: Any) -> Any:
     """A column of pyarrow, whose values are objects of its own and its nulls, too, as an array of NumPy with None."""
     if type(values).__module__.partition(".")[0] != "pyarrow" or not hasattr(values, "null_count"):
         return values
-    chunks = getattr(values, "chunks", None) or [values]  # one by one: of all, pyarrow reads nulls of dictionaries wrong
+    chunks = getattr(values, "chunks", None) or [values]  # one by one: of all, pyarrow mixes up those of dictionaries
     return np.concatenate([chunk.to_numpy(zero_copy_only=False) for chunk in chunks])
 
 

@@ -195,6 +195,10 @@ def test_pyarrow_dictionaries():
         assert items["text"].tolist() == texts
     with pytest.raises(ValueError, match="one role and one row"):
         Items({"text": pa.chunked_array([], first.type)})
+    table = pa.table({"a": first})
+    for several in (table, table.to_batches()[0]):  # whose columns would be taken for rows, and further rows be missing
+        with pytest.raises(ValueError, match=r"'text' has shape \(3, 1\); a column of raw values has one dimension"):
+            Items({"text": several})
     with pytest.raises(TypeError, match="expected a column"):
         Items({"text": pa.Tensor.from_numpy(np.ones((2, 2)))})
 
