@@ -362,7 +362,7 @@ class TestFit:
             (["--column", "text=text_embedding", "--column", "image=text_embedding"], "names a column twice"),
             ([*WORDS, "--output", "none/c"], "there is no folder"),
             ([*WORDS, "--alpha", "3"], "alpha must be a number from 0 to 1; got 3.0"),
-            ([*WORDS, "--weight", "text=1"], "weights leave out 'image'; give every role of a side a weight"),
+            ([*WORDS, "--weight", "text=1"], "weights of 'text' leave out 'image'; give every role of a side"),
             ([*WORDS, "--weight", "title=1"], "weights name 'title', but X has the roles 'text', 'image'"),
             ([*WORDS, "--weight", "text=1", "--weight", "text=2"], "--weight names a role twice: text=1.0, text=2.0"),
             ([*WORDS, "--weight", "text=-1", "--weight", "image=2"], "weights['text'] must be a finite number"),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import make_mixed
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from sklearn.exceptions import NotFittedError
@@ -168,8 +169,8 @@ class TestRoundTrip:
         save_pipeline(fuser, tmp_path / "c")
         np.testing.assert_array_equal(load_pipeline(tmp_path / "c").transform(parts), fuser.transform(parts))
 
-    def test_a_fuser_that_chose_alpha_is_saved_as_what_it_became(self, mixed, tmp_path):
-        task, qrels = mixed
+    def test_a_fuser_that_chose_alpha_is_saved_as_what_it_became(self, rng, tmp_path):
+        task, qrels = make_mixed(rng, n=60, noise=0.9)
         chosen = make_pipeline(ModalityGapRemover(), MultimodalFuserCV(11, equalize=True)).fit(task, qrels)
         fingerprint = save_pipeline(chosen, tmp_path / "c")
         again = load_pipeline(tmp_path / "c")
