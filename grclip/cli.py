@@ -194,6 +194,8 @@ def _report(options: argparse.Namespace) -> None:
 
     if (options.folder is None) != (options.queries is None):
         raise ValueError("a folder and its judged queries go together: grclip report FOLDER --queries FILE")
+    if options.folder is None and options.calibrator is not None:
+        raise ValueError("--calibrator is for a folder: grclip report FOLDER --queries FILE --calibrator FILE")
     if options.queries is not None and not options.queries.is_file():
         raise FileNotFoundError(f"--queries {options.queries}: no such file")
     if not options.out.absolute().parent.is_dir():

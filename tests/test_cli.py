@@ -433,6 +433,11 @@ class TestReport:
             assert status == 1
             assert "go together" in err
 
+    def test_a_calibrator_without_a_folder_is_not_passed_over(self, capsys, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        status, out, err = run(capsys, "report", "--calibrator", tmp_path / "none")
+        assert (status, out, "--calibrator is for a folder" in err) == (1, "", True)
+
     def test_the_folder_of_the_page_is_looked_for_first(self, capsys, tmp_path):
         status, out, err = run(capsys, "report", "--out", tmp_path / "no" / "page.html")
         assert (status, out) == (1, "")
