@@ -25,7 +25,7 @@ _SHOWN = 3  # warnings that are shown in full
 
 def check_outputs(outputs: Sequence[Path], read: Sequence[Path], folder: Path | None = None) -> None:
     """That files can be written there, before the work is done; the folder may have to be made first."""
-    sources = {(about.st_dev, about.st_ino) for about in (path.stat() for path in read if path.exists())}
+    sources = {*map(place_of, read)} - {None}
     for output in outputs:
         place = output.resolve().parent
         if not place.is_dir() and (folder is None or place != folder.resolve()):
@@ -35,8 +35,16 @@ def check_outputs(outputs: Sequence[Path], read: Sequence[Path], folder: Path | 
         if output.exists() and not output.is_file():
             raise FileExistsError(f"{output} is a device or a pipe, which would be replaced; name a file to write to")
         for written in (output, *beside(output)):
-            if written.exists() and (written.stat().st_dev, written.stat().st_ino) in sources:
+            if place_of(written) in sources:
                 raise ValueError(f"{written} is the file that is read; write to another")
+
+
+def place_of(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another, whatever it is called; None of one that is not there."""
+    if not path.exists():
+        return None
+    about = path.stat()
+    return about.st_dev, about.st_ino
 
 
 def one_encoder(sources: Sequence[Source], given: str | None) -> str | None:

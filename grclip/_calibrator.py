@@ -78,3 +78,8 @@ class Calibrator:
             return True
         warn(f"spreads of {self.path} are not used ({told}), but those of this folder, if it has enough documents")
         return False
+
+
+def fuser_like(calibrator: Calibrator | None, roles: Sequence[str]) -> MultimodalFuser:
+    """A fuser, not fitted, that weighs parts of these roles as that of the file does, if there is one."""
+    return MultimodalFuser(**(calibrator.weighting(roles) if calibrator is not None else {}))

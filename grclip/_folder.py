@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from grclip._calibrator import Calibrator
+from grclip._calibrator import Calibrator, fuser_like
 from grclip._columns import is_missing
 from grclip._validation import check_k, warn
 from grclip.fusion import MultimodalFuser
@@ -132,7 +132,7 @@ def calibrate(corpus: Items, calibrator: Calibrator | None) -> Pipeline:
             "needed): these are raw similarities, and texts come first; --calibrator takes means learned elsewhere"
         )
     centred = steps[0][1].transform(corpus) if steps else corpus
-    fuser = MultimodalFuser(**calibrator.weighting(corpus.roles)) if calibrator else MultimodalFuser()
+    fuser = fuser_like(calibrator, corpus.roles)
     return Pipeline([*steps, ("fuse", _fitted(fuser, centred, equalize=bool(steps) and enough))])
 
 

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from grclip._calibrator import Calibrator
+from grclip._calibrator import Calibrator, fuser_like
 from grclip._columns import is_missing
 from grclip._folder import ENOUGH, asked_by_texts, calibrate, read_folder
 from grclip._validation import warn
-from grclip.fusion import MultimodalFuser
 from grclip.items import Items, SearchTask
 from grclip.search import ExactRetriever
 
@@ -62,7 +61,7 @@ def _methods(
     task: SearchTask, calibrator: Calibrator | None
 ) -> tuple[dict[str, Pipeline], tuple[SearchTask, list[dict[int, int]]] | None, str]:
     """The search as it is and calibrated, what it was calibrated on, and a sentence that says so."""
-    raw = MultimodalFuser(**calibrator.weighting(task.corpus.roles)) if calibrator else MultimodalFuser()
+    raw = fuser_like(calibrator, task.corpus.roles)
     methods = {METHODS[0]: with_search(Pipeline([("fuse", raw)]).fit(task), task)}
     counts = {role: int((~is_missing(part)).sum()) for role, part in task.corpus.items()}
     if calibrator is None and min(counts.values()) < ENOUGH:

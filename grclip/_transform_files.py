@@ -17,7 +17,7 @@ from sklearn.pipeline import Pipeline
 
 from grclip import __version__
 from grclip._append import AppendedParquet, forget
-from grclip._batch import UNCHECKED, Warned, batch_rows, check_outputs, explained, one_encoder
+from grclip._batch import UNCHECKED, Warned, batch_rows, check_outputs, explained, one_encoder, place_of
 from grclip._direction import Directions
 from grclip._fuse import name_kind
 from grclip._parquet import Source, arrow, as_lists, is_parquet, list_type, opened, tell, told_by
@@ -63,23 +63,17 @@ def transform_files(
         _check_names(source, vectors)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    written: dict[tuple[int, int], Path] = {}
+    written: dict[tuple[int, int] | None, Path] = {}
     for path, output in zip(paths, outputs, strict=True):
-        if (other := written.get(_place(output))) is not None:
+        if (other := written.get(place_of(output))) is not None:
             raise ValueError(
                 f"{output} and {other} are one file, by a link, or because the file system ignores capitals: "
                 f"{path} would replace what was written; give it another name, or write it to another folder"
             )
         yield _write(Source.open(path, columns), output, pipeline, vectors, encoder, keep=len(paths) > 1)
-        written[_place(output)] = output
+        written[place_of(output)] = output
     for output in outputs if len(paths) > 1 else ():
         forget(output)
-
-
-def _place(path: Path) -> tuple[int, int]:
-    """What tells a file from another, whatever it is called; of one that is not there, what no file has."""
-    about = path.stat() if path.exists() else None
-    return (about.st_dev, about.st_ino) if about else (-1, -1)
 
 
 def _check_replaced(outputs: Sequence[Path]) -> None:

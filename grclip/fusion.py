@@ -469,8 +469,7 @@ class MultimodalFuserCV(MultimodalFuser, auto_wrap_output_keys=None):  # type: i
         folds = self._folds(X, y)
         results = cross_validate_alpha(X, qrels, folds, alphas, measure, random_state=self.random_state, **options)
         best = int(results["rank_test_score"].argmin())
-        if any("+" in kind for side in (X.queries, X.corpus) for kind in np.unique(side.kinds)):
-            _warn_of_ties(alphas, results["mean_test_score"], best)
+        _warn_of_ties(X, alphas, results["mean_test_score"], best)
         fuser = MultimodalFuser(float(alphas[best]), random_state=copy.deepcopy(self.random_state), **options).fit(X, y)
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
@@ -541,10 +540,12 @@ class MultimodalFuserCV(MultimodalFuser, auto_wrap_output_keys=None):  # type: i
         return tags
 
 
-def _warn_of_ties(alphas: NDArray[np.float64], means: NDArray[np.float64], best: int) -> None:
+def _warn_of_ties(task: SearchTask, alphas: NDArray[np.float64], means: NDArray[np.float64], best: int) -> None:
     """Where other alphas do as well as one that leaves out parts, nothing has shown that these are of no use."""
     tied = np.unique(alphas[means == means[best]])
-    if len(tied) > 1 and alphas[best] in (0, 1):
+    if len(tied) == 1 or alphas[best] not in (0, 1):
+        return
+    if any("+" in kind for side in (task.queries, task.corpus) for kind in np.unique(side.kinds)):
         left_out = "the texts" if alphas[best] == 0 else "all but the texts"
         warn(
             f"{len(tied)} alphas, from {tied[0]:g} to {tied[-1]:g}, reach the highest score, {means[best]:.3f}, and "

@@ -74,7 +74,7 @@ ALLOWED = {
     "_sheet": {"_optional"},
     "_calibrator": {"_validation", "persistence", "pipelines", "items", "gap", "fusion"},
     "_folder": {"_validation", "_columns", "_calibrator", "items", "gap", "fusion", "search"},
-    "_judged": {"_validation", "_columns", "_calibrator", "_folder", "items", "fusion", "search"},
+    "_judged": {"_validation", "_columns", "_calibrator", "_folder", "items", "search"},
     "_demo": {"_sheet", "_judged", "encoders", "datasets", "items", *STAGES},
     "_parquet": {"_optional", "_validation"},
     "_append": {"_parquet"},

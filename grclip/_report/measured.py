@@ -80,7 +80,9 @@ class Search:
     @property
     def calibrated_on(self) -> NDArray[np.intp]:
         """The queries whose vectors are those of a query of the calibration."""
-        known = set() if self.calibration is None else set(_fingerprints(self.calibration[0].queries))
+        if self.calibration is None:
+            return np.empty(0, dtype=np.intp)
+        known = set(_fingerprints(self.calibration[0].queries))
         return np.flatnonzero([row in known for row in _fingerprints(self.task.queries)])
 
     def sampled(self, n: int, judged: NDArray[np.intp]) -> Search:
